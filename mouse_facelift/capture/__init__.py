@@ -1,0 +1,1 @@
+"""Raw recordings, read exactly: calibration, videos, masks."""

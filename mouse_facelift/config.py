@@ -1,0 +1,156 @@
+"""Typed configuration: one pydantic model per subcommand, read from YAML plus `key.sub=value` overrides.
+
+The models themselves live beside the code that uses them (`preprocess/config.py`, ...); this module only
+knows how to read, override, check, describe and dump them.
+"""
+
+import difflib
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticUndefined
+
+from .errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration model: unknown keys are errors, defaults are validated, values are fixed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One line of a subcommand's configuration table."""
+
+    key: str
+    type: str
+    default: str
+    description: str
+
+
+def load_config(model: type[AnyConfig], path: Path | None, overrides: Sequence[str] = ()) -> AnyConfig:
+    """Read a configuration.
+
+    Args:
+        model: The subcommand's configuration class.
+        path: A YAML file, or None for defaults only. Paths inside it are relative to the working directory.
+        overrides: `key.sub=value` strings; values are YAML.
+
+    Raises:
+        ConfigError: the file is missing or malformed, or a key or value is wrong.
+    """
+    values = _read_yaml(path) if path is not None else {}
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        where = str(path) if path is not None else "command line"
+        raise ConfigError(_explain(model, error, where)) from None
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """Return the resolved configuration as JSON-ready values."""
+    return config.model_dump(mode="json")
+
+
+def describe(model: type[Config], prefix: str = "") -> Iterator[Field]:
+    """Yield every key of a configuration, nested ones with dots, in the order of the model."""
+    for name, info in model.model_fields.items():
+        inner = _nested(info.annotation)
+        if inner is not None:
+            yield from describe(inner, f"{prefix}{name}.")
+            continue
+        default = "required" if info.default is PydanticUndefined else _show(info.get_default())
+        yield Field(f"{prefix}{name}", _type_name(info.annotation), default, info.description or "")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such configuration file. Give --config an existing YAML file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path}: found a {type(values).__name__} at the top level, expected `key: value` lines."
+        )
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override '{override}' is not of the form key.sub=value.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key.split(".")
+    node = values
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override '{override}': '{parent}' is a single value, not a section.")
+        node = child
+    node[last] = value
+
+
+def _explain(model: type[Config], error: ValidationError, where: str) -> str:
+    known = [field.key for field in describe(model)]
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
+            lines.append(f"{where}: unknown key '{key}'{hint}")
+        elif item["type"] == "missing":
+            lines.append(f"{where}: '{key}' is required; set it in the file or as {key}=VALUE")
+        else:
+            lines.append(f"{where}: {key}: found {item['input']!r}: {_rule(item)}")
+    return "\n".join(lines)
+
+
+def _rule(item: Any) -> str:
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _nested(annotation: Any) -> type[Config] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    return None
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return " | ".join(_type_name(part) for part in get_args(annotation))
+    if (origin is not None and getattr(origin, "__name__", "") == "Literal") or str(
+        origin
+    ) == "typing.Literal":
+        return " | ".join(repr(part) for part in get_args(annotation))
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(_type_name(part) for part in get_args(annotation))}]"
+    if annotation is type(None):
+        return "null"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value)

@@ -1,0 +1,1 @@
+"""From views to Gaussians, renders and metrics."""

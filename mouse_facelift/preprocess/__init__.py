@@ -1,0 +1,1 @@
+"""Recordings to samples: exact cameras, warped pixels, measured quality."""

@@ -1,0 +1,52 @@
+"""What a trainer must say about itself so that the one loop can train it."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+
+class Task(Protocol):
+    """A thing to train. The loop owns device, precision, optimizer, EMA, checkpoints and logs.
+
+    Attributes:
+        name: Short name for logs and manifests.
+        module: What is trained, averaged and checkpointed.
+        dataset: Training samples; items are dicts of tensors and strings that torch's default collate accepts.
+    """
+
+    name: str
+    module: nn.Module
+    dataset: Dataset[dict[str, Any]]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters for AdamW: dicts with `params`, optionally `weight_decay` and `lr_scale`."""
+        ...
+
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """One forward pass.
+
+        Args:
+            module: `self.module` as wrapped for training; call this one.
+            batch: Collated items, tensors on the training device.
+            generator: On the CPU, seeded from (seed, step, rank): the only source of randomness, so that a
+                resumed run draws what an undisturbed one would have drawn.
+
+        Returns:
+            Scalar tensors: `loss`, which is minimised, and whatever else shall be logged.
+        """
+        ...
+
+    def validate(self, module: nn.Module, folder: Path) -> dict[str, float]:
+        """Measure on fixed validation samples with fixed seeds and write pictures into `folder`.
+
+        `module` has `self.module`'s type, is unwrapped, in eval mode, and holds the averaged weights where EMA
+        is on.
+        """
+        ...
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write what inference loads. `module` as in `validate`; `folder` exists and is empty."""
+        ...
