@@ -19,7 +19,7 @@ from .errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every configuration model: unknown keys are errors, defaults are validated, values are fixed."""
+    """Base of every configuration model: no unknown keys, validated defaults, fixed values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 

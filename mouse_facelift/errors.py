@@ -1,4 +1,4 @@
-"""The errors a user can cause. Every message says what was found, what was expected, where, and what to do."""
+"""The errors a user can cause; each message says what was found, what was expected, where, what to do."""
 
 
 class MflError(Exception):

@@ -1,6 +1,6 @@
 """Progress of long work: rate and time left. Silent unless the CLI has set a console."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,7 +53,7 @@ def bar(description: str, total: int | None = None) -> Iterator[Bar]:
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yield `items`, counting them on a progress line."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with bar(description, total) as line:
         for item in items:

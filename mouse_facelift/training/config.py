@@ -46,7 +46,8 @@ class TrainingConfig(Config):
     keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept; older ones are deleted.")
     resume: str = Field(
         "auto",
-        description="auto: newest checkpoint of the output folder, if any; never: refuse a used folder; or a checkpoint's path.",
+        description="auto: newest checkpoint in the output folder, if any; never: refuse a used folder; "
+        "or the path of a checkpoint.",
     )
     wandb: Literal["online", "offline", "disabled"] = Field(
         "disabled", description="Weights & Biases logging."

@@ -14,7 +14,7 @@ class Task(Protocol):
     Attributes:
         name: Short name for logs and manifests.
         module: What is trained, averaged and checkpointed.
-        dataset: Training samples; items are dicts of tensors and strings that torch's default collate accepts.
+        dataset: Training samples: dicts of tensors and strings, for torch's default collate.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Task(Protocol):
     def validate(self, module: nn.Module, folder: Path) -> dict[str, float]:
         """Measure on fixed validation samples with fixed seeds and write pictures into `folder`.
 
-        `module` has `self.module`'s type, is unwrapped, in eval mode, and holds the averaged weights where EMA
-        is on.
+        `module` has `self.module`'s type, is unwrapped, in eval mode, and holds the averaged weights
+        where EMA is on.
         """
         ...
 

@@ -1,0 +1,169 @@
+"""The `mfl` command: every subcommand reads one config, and every user error is one message and exit code 2.
+
+Exit codes: 0 done, 2 user error, 130 interrupted, 1 a bug. Rooms are imported only when their command runs.
+"""
+
+import importlib
+import logging
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from . import __version__, progress
+from .errors import MflError
+
+USER_ERROR, INTERRUPTED, BUG = 2, 130, 1
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """Where a subcommand's configuration and entry point live, as `module:name`, imported on use."""
+
+    summary: str
+    config: str
+    entry: str
+
+
+SUBCOMMANDS = {
+    "preprocess": Subcommand(
+        "Turn a multi-camera recording into FaceLift samples with exact cameras.",
+        "preprocess.config:PreprocessConfig",
+        "preprocess.run:run",
+    ),
+    "train-mvdiff": Subcommand(
+        "Fine-tune MVDiffusion: one view to all views.",
+        "mvdiffusion.config:TrainMVDiffConfig",
+        "mvdiffusion.train:run",
+    ),
+    "train-gslrm": Subcommand(
+        "Fine-tune GS-LRM: posed views to 3D Gaussians.",
+        "gslrm.config:TrainGSLRMConfig",
+        "gslrm.train:run",
+    ),
+    "infer": Subcommand(
+        "Reconstruct samples: Gaussians, renders, turntable, metrics.",
+        "inference.config:InferConfig",
+        "inference.run:run",
+    ),
+    "demo": Subcommand(
+        "Run every stage, small, on a synthetic recording that it makes itself.",
+        "demo.config:DemoConfig",
+        "demo.run:run",
+    ),
+}
+
+
+class ConfigCommand(TyperCommand):
+    """A command whose `--help` ends with the table of its configuration keys."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Show the usual help, then every key with its type, default and meaning."""
+        super().format_help(ctx, formatter)
+        from rich.console import Console
+        from rich.table import Table
+
+        from .config import describe
+
+        table = Table("key", "type", "default", "meaning", title="Configuration keys", title_justify="left")
+        for field in describe(_load(SUBCOMMANDS[str(self.name)].config)):
+            table.add_row(field.key, field.type, field.default, field.description)
+        Console(markup=False).print(table)
+
+
+app = typer.Typer(
+    name="mfl",
+    help="From six calibrated cameras of a mouse to 3D Gaussians.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the configuration.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings on top of the file.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run nothing.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+Mode = Annotated[str | None, typer.Option("--mode", help="direct or e2e; the same as mode=VALUE.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"mouse-facelift {__version__}")
+        raise typer.Exit
+
+
+def _register(name: str, subcommand: Subcommand) -> None:
+    def command(
+        config: ConfigFile = None, overrides: Overrides = None, dry_run: DryRun = False, debug: Debug = False
+    ) -> None:
+        _run(subcommand, config, overrides or [], dry_run, debug)
+
+    def command_with_mode(
+        config: ConfigFile = None,
+        overrides: Overrides = None,
+        mode: Mode = None,
+        dry_run: DryRun = False,
+        debug: Debug = False,
+    ) -> None:
+        settings = [*(overrides or []), *([f"mode={mode}"] if mode else [])]
+        _run(subcommand, config, settings, dry_run, debug)
+
+    function = command_with_mode if name == "infer" else command
+    app.command(name, cls=ConfigCommand, help=subcommand.summary)(function)
+
+
+for _name, _subcommand in SUBCOMMANDS.items():
+    _register(_name, _subcommand)
+
+
+def _run(
+    subcommand: Subcommand, path: Path | None, overrides: Sequence[str], dry_run: bool, debug: bool
+) -> None:
+    """The border: every outcome of a command becomes an exit code."""
+    from .config import load_config
+
+    _set_up_terminal(debug)
+    try:
+        config = load_config(_load(subcommand.config), path, overrides)
+        _load(subcommand.entry)(config, dry_run=dry_run)
+    except MflError as error:
+        if debug:
+            traceback.print_exc()
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception:  # noqa: BLE001 - the one place that may: it reports and exits
+        traceback.print_exc()
+        typer.echo("This is a bug in mouse-facelift; please report it with the lines above.", err=True)
+        raise typer.Exit(BUG) from None
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f".{module}", __package__), name)
+
+
+def _set_up_terminal(debug: bool) -> None:
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    progress.console = Console(stderr=True)
+    handler = RichHandler(console=progress.console, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger(__package__).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def main() -> None:
+    """Console script."""
+    app(prog_name="mfl")

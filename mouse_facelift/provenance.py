@@ -1,0 +1,84 @@
+"""`run.json`: what made an output folder (config, versions, code, inputs, seed, times)."""
+
+import hashlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .config import Config, dump_config
+from .files import write_json
+
+LIBRARIES = ("torch", "numpy", "diffusers", "transformers", "accelerate", "gsplat", "av")
+
+
+class Run:
+    """Collects the facts of one command and writes them into its output folder.
+
+    Args:
+        command: The subcommand.
+        config: Its resolved configuration.
+    """
+
+    def __init__(self, command: str, config: Config) -> None:
+        self._started = time.time()
+        self._lap = time.perf_counter()
+        self._timings: dict[str, float] = {}
+        self._facts: dict[str, Any] = {
+            "command": command,
+            "config": dump_config(config),
+            "versions": _versions(),
+            "git_revision": _git_revision(),
+            "inputs": {},
+        }
+
+    def lap(self, name: str) -> None:
+        """Record the seconds since the last lap (or the start) under `name`."""
+        now = time.perf_counter()
+        self._timings[name] = round(now - self._lap, 3)
+        self._lap = now
+
+    def add_inputs(self, files: Iterable[Path]) -> None:
+        """Record SHA-256 hashes of input files."""
+        self._facts["inputs"].update({str(path): sha256(path) for path in files})
+
+    def write(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write `run.json` into `folder`, with further JSON-ready facts."""
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started))
+        content = {**self._facts, "started": started, "seconds": self._timings, **(facts or {})}
+        write_json(folder / "run.json", content)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"mouse-facelift": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _git_revision() -> str | None:
+    """The code's commit, with a mark if files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None

@@ -1,0 +1,364 @@
+"""The one training loop, for both trainers, on accelerate."""
+
+import contextlib
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from ..config import Config, dump_config
+from ..errors import CheckpointError, ConfigError, DataError
+from ..progress import bar
+from ..provenance import Run
+from .checkpoints import Checkpoint, find_checkpoint, list_checkpoints, prune_checkpoints, write_checkpoint
+from .config import OptimizerConfig, TrainingConfig
+from .logging import RunLog
+from .sampler import StepSampler, step_generator
+from .schedule import averaging, lr_factor
+from .task import Task
+
+log = logging.getLogger(__name__)
+
+FREE_TO_CHANGE = ("training.", "validation.", "output")
+"""Configuration that a resumed run may have otherwise than the run it continues."""
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch; call before weights are made."""
+    set_seed(seed)
+
+
+def fit(
+    task: Task,
+    optimizer: OptimizerConfig,
+    training: TrainingConfig,
+    output: Path,
+    command: str,
+    config: Config,
+) -> Path:
+    """Train a task, or continue the run in `output`.
+
+    Args:
+        task: What to train.
+        optimizer: AdamW and its schedule.
+        training: Length, batch, precision, checkpoints, logs.
+        output: The run's folder: `run.json`, `log.jsonl`, `checkpoints/`, `validation/`.
+        command: The subcommand, for manifests.
+        config: The whole resolved configuration, for manifests and the resume check.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigError: `resume: never` and the folder holds checkpoints.
+        CheckpointError: the checkpoint to resume belongs to another configuration or is damaged.
+        DataError: the loss is not finite.
+        KeyboardInterrupt: interrupted; the state is saved first.
+    """
+    trainer = _Trainer(task, optimizer, training, output, command, config)
+    trainer.resume()
+    trainer.train()
+    return output
+
+
+class _Trainer:
+    def __init__(
+        self,
+        task: Task,
+        optimizer: OptimizerConfig,
+        training: TrainingConfig,
+        output: Path,
+        command: str,
+        config: Config,
+    ) -> None:
+        self.task, self.training, self.output, self.command, self.config = (
+            task,
+            training,
+            output,
+            command,
+            config,
+        )
+        self.max_grad_norm = optimizer.max_grad_norm
+        on_gpu = torch.cuda.is_available()
+        precision = {"fp32": "no"}.get(training.precision, training.precision) if on_gpu else "no"
+        self.accelerator = Accelerator(mixed_precision=precision)
+        self.run = Run(command, config)
+        self.step = 0
+
+        task.module.to(self.accelerator.device)
+        groups = task.parameter_groups()
+        for group in groups:
+            group["lr"] = optimizer.lr * group.pop("lr_scale", 1.0)
+            group.setdefault("weight_decay", optimizer.weight_decay)
+        adamw = torch.optim.AdamW(groups, betas=optimizer.betas, eps=optimizer.eps, fused=on_gpu or None)
+        self.module, self.optimizer = self.accelerator.prepare(task.module, adamw)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, lr_factor(optimizer, training.steps))
+        self.average = self._new_average()
+
+    @property
+    def bare(self) -> nn.Module:
+        """The task's module without the wrapping of distributed training."""
+        return self.accelerator.unwrap_model(self.module)
+
+    def _new_average(self) -> AveragedModel | None:
+        if self.training.ema_decay == 0:
+            return None
+        return AveragedModel(self.bare, multi_avg_fn=averaging(self.training.ema_decay))
+
+    # Resume
+
+    def resume(self) -> None:
+        """Restore the state that `training.resume` asks for."""
+        checkpoint = self._checkpoint_to_resume()
+        if checkpoint is None:
+            log.info("%s: starting from step 0", self.output)
+            return
+        self._check_compatible(checkpoint)
+        self._load_state(checkpoint)
+        log.info("%s: continuing from step %d of %d", checkpoint.folder, self.step, self.training.steps)
+
+    def _checkpoint_to_resume(self) -> Checkpoint | None:
+        choice = self.training.resume
+        if choice not in ("auto", "never"):
+            return find_checkpoint(Path(choice))
+        found = list_checkpoints(self.output)
+        if choice == "never" and found:
+            raise ConfigError(
+                f"{self.output} holds a checkpoint of step {found[-1].step} and training.resume is never. "
+                "Choose another output, or training.resume=auto to continue."
+            )
+        return found[-1] if found else None
+
+    def _check_compatible(self, checkpoint: Checkpoint) -> None:
+        then, now = checkpoint.manifest, {"command": self.command, "config": dump_config(self.config)}
+        differences = [
+            f"{key}: then {before!r}, now {after!r}"
+            for key, before, after in _differences(then["config"], now["config"])
+            if not key.startswith(FREE_TO_CHANGE)
+        ]
+        if then["command"] != self.command:
+            differences.insert(0, f"command: then {then['command']}, now {self.command}")
+        if differences:
+            raise CheckpointError(
+                f"{checkpoint.folder} belongs to another configuration: {'; '.join(differences)}. "
+                "Restore these values, choose another output, or start from its weights instead."
+            )
+
+    def _load_state(self, checkpoint: Checkpoint) -> None:
+        device = str(self.accelerator.device)
+        self.bare.load_state_dict(load_file(checkpoint.state / "model.safetensors", device=device))
+        state = torch.load(checkpoint.state / "optimizer.pt", map_location=device, weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.module.load_state_dict(
+                load_file(checkpoint.state / "ema.safetensors", device=device)
+            )
+            self.average.n_averaged.fill_(state["averaged_updates"])
+        self.step = checkpoint.step
+
+    # Train
+
+    def train(self) -> None:
+        """Run the remaining updates."""
+        if self.step >= self.training.steps:
+            log.info("%s: all %d steps are done already", self.output, self.training.steps)
+            return
+        main = self.accelerator.is_main_process
+        writer = RunLog(self.output, self.training, self.config) if main else contextlib.nullcontext()
+        with writer as record, _stop_request() as stop, bar(self.command, self.training.steps) as line:
+            line.advance(self.step)
+            batches = self._batches()
+            self._clock, self._since = time.perf_counter(), self.step
+            while self.step < self.training.steps:
+                values = self._update(batches)
+                self.step += 1
+                line.advance(note=f"loss {values['loss']:.4f}")
+                self._after_update(record, values, bool(stop))
+                if stop:
+                    raise KeyboardInterrupt
+        if main:
+            self.run.lap("training")
+            self.run.write(self.output, {"steps": self.step})
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        accumulation = self.training.gradient_accumulation
+        sampler = StepSampler(
+            len(self.task.dataset),  # type: ignore[arg-type]
+            self.training.batch_size,
+            self.training.steps * accumulation,
+            self.step * accumulation,
+            self.training.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        return iter(
+            DataLoader(
+                self.task.dataset,
+                batch_sampler=sampler,
+                num_workers=self.training.workers,
+                pin_memory=self.accelerator.device.type == "cuda",
+                persistent_workers=self.training.workers > 0,
+            )
+        )
+
+    def _update(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
+        """One optimizer update. Returns the mean of the logged terms, the gradient norm and the rate."""
+        accumulation = self.training.gradient_accumulation
+        totals: dict[str, Tensor] = {}
+        self.module.train()
+        for micro_step in range(accumulation):
+            batch = self._to_device(next(batches))
+            generator = step_generator(
+                self.training.seed, self.step, micro_step, self.accelerator.process_index
+            )
+            last = micro_step == accumulation - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
+                with self.accelerator.autocast():
+                    terms = self.task.loss(self.module, batch, generator)
+                self._check_finite(terms["loss"], batch)
+                self.accelerator.backward(terms["loss"] / accumulation)
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0) + value.detach().float() / accumulation
+        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        if not self.accelerator.optimizer_step_was_skipped:
+            self.scheduler.step()
+            if self.average is not None:
+                self.average.update_parameters(self.bare)
+        self.optimizer.zero_grad(set_to_none=True)
+        return {name: float(value) for name, value in totals.items()} | {"grad_norm": float(norm), "lr": rate}
+
+    def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        device = self.accelerator.device
+        return {
+            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
+
+    def _check_finite(self, loss: Tensor, batch: Mapping[str, Any]) -> None:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DataError(
+                f"the loss is {value} at step {self.step + 1} on samples {batch.get('id')}. "
+                f"Look at these samples, or lower optimizer.lr. The last checkpoint is kept in {self.output}."
+            )
+
+    # Watch and save
+
+    def _after_update(self, record: RunLog | None, values: dict[str, float], stopping: bool) -> None:
+        training, step = self.training, self.step
+        last = step == training.steps
+        if step % training.log_every == 0 or step == 1 or last:
+            self._log(record, values)
+        if (step % training.validate_every == 0 or last) and not stopping:
+            self._validate(record)
+        if step % training.checkpoint_every == 0 or last or stopping:
+            self._save()
+
+    def _log(self, record: RunLog | None, values: dict[str, float]) -> None:
+        if record is None:
+            return
+        now = time.perf_counter()
+        samples = (self.step - self._since) * self.training.batch_size * self.training.gradient_accumulation
+        speed = samples * self.accelerator.num_processes / max(now - self._clock, 1e-9)
+        self._clock, self._since = now, self.step
+        record.write(self.step, {**values, "samples_per_s": round(speed, 3)})
+
+    def _validate(self, record: RunLog | None) -> None:
+        if record is None:
+            self.accelerator.wait_for_everyone()
+            return
+        folder = self.output / "validation" / f"step_{self.step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        module = self._shown_module().eval()
+        with torch.no_grad(), self.accelerator.autocast():
+            metrics = self.task.validate(module, folder)
+        module.train()
+        record.write(self.step, {f"validation/{name}": value for name, value in metrics.items()})
+        record.pictures(self.step, folder)
+        log.info(
+            "step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        )
+        self._clock, self._since = time.perf_counter(), self.step
+        if self.accelerator.num_processes > 1:
+            self.accelerator.wait_for_everyone()
+
+    def _shown_module(self) -> nn.Module:
+        return self.average.module if self.average is not None else self.bare
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            facts = {"command": self.command, "config": dump_config(self.config)}
+            write_checkpoint(self.output, self.step, self._write_state, facts)
+            prune_checkpoints(self.output, self.training.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def _write_state(self, folder: Path) -> None:
+        weights, state = folder / "weights", folder / "state"
+        weights.mkdir()
+        state.mkdir()
+        self.task.export(self._shown_module(), weights)
+        save_file(_contiguous(self.bare), state / "model.safetensors")
+        if self.average is not None:
+            save_file(_contiguous(self.average.module), state / "ema.safetensors")
+        scaler = self.accelerator.scaler
+        torch.save(
+            {
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "averaged_updates": int(self.average.n_averaged) if self.average is not None else 0,
+            },
+            state / "optimizer.pt",
+        )
+
+
+@contextlib.contextmanager
+def _stop_request() -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM so that the step ends and is saved; a second one acts at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        received.append(number)
+        log.warning("interrupted: finishing the step and saving; interrupt again to stop at once")
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            before[which] = signal.signal(which, handle)
+    except ValueError:
+        log.debug("not in the main thread: signals are not caught")
+    try:
+        yield received
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+def _contiguous(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _differences(then: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted(then.keys() | now.keys()):
+            yield from _differences(then.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
+    elif then != now:
+        yield prefix, then, now

@@ -1,0 +1,62 @@
+"""Which samples each step sees: a function of (seed, step, rank) alone, so resuming needs no position."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+
+class StepSampler(Sampler[list[int]]):
+    """Batches from an endless sequence of shuffled epochs, each rank its own slice.
+
+    Args:
+        size: Samples in the data set.
+        batch_size: Samples per rank and forward pass.
+        passes: Forward passes in all, over the whole run.
+        start: Forward passes already done.
+        seed: Seed of the order.
+        rank: This process.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        passes: int,
+        start: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.size, self.batch_size, self.passes, self.start = size, batch_size, passes, start
+        self.seed, self.rank, self.world = seed, rank, world
+        self._epoch = -1
+        self._permutation = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return max(0, self.passes - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in range(self.start, self.passes):
+            first = (number * self.world + self.rank) * self.batch_size
+            yield [self._sample(position) for position in range(first, first + self.batch_size)]
+
+    def _sample(self, position: int) -> int:
+        epoch, place = divmod(position, self.size)
+        return int(self._order(epoch)[place])
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self._epoch != epoch:
+            self._epoch = epoch
+            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        return self._permutation
+
+
+def step_generator(seed: int, step: int, micro_step: int, rank: int) -> torch.Generator:
+    """The CPU generator of one forward pass; also seeds torch's global one, for code that draws from it."""
+    state = int(np.random.SeedSequence([seed, step, micro_step, rank]).generate_state(1, np.uint64)[0])
+    torch.manual_seed(state % 2**63)
+    return torch.Generator().manual_seed(state % 2**63)
