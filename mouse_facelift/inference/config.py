@@ -1,0 +1,72 @@
+"""Configuration of `mfl infer`."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ..config import Config
+from ..gaussians.config import FilterConfig
+
+
+class DiffusionConfig(Config):
+    """Sampling of MVDiffusion (mode e2e)."""
+
+    steps: int = Field(50, ge=1, le=1000, description="Denoising steps.")
+    guidance: float = Field(3.0, ge=1, description="Classifier-free guidance; 1 switches it off.")
+    eta: float = Field(1.0, ge=0, le=1, description="Noise added back in each step; 0 is deterministic DDIM.")
+
+
+class TurntableConfig(Config):
+    """The video around the reconstruction."""
+
+    frames: int = Field(150, ge=0, description="Frames of one turn; 0 writes no video.")
+    fps: int = Field(30, ge=1, le=240, description="Frames per second.")
+    size: int = Field(512, ge=16, le=4096, multiple_of=2, description="Side of the video in pixels.")
+    elevation_deg: float = Field(0.0, gt=-90, lt=90, description="Height of the camera, degrees.")
+
+
+class InferConfig(Config):
+    """Reconstruct samples."""
+
+    mode: Literal["direct", "e2e"] = Field(
+        "direct", description="direct: real views to Gaussians; e2e: one view, MVDiffusion, then Gaussians."
+    )
+    gslrm: Path = Field(description="GS-LRM weights: a file, folder, training run or one of its checkpoints.")
+    mvdiffusion: Path | None = Field(
+        None, description="MVDiffusion pipeline folder, training run or checkpoint (mode e2e)."
+    )
+    input: Path = Field(
+        description="A sample folder, a list file, a folder of samples, or (mode e2e) one picture with alpha."
+    )
+    output: Path = Field(description="Folder of the results, one folder per sample.")
+    limit: int = Field(0, ge=0, description="Take the first N samples only; 0 takes all.")
+    image_size: int | None = Field(
+        None, ge=16, description="Side of GS-LRM's input in pixels; null keeps the size of its views."
+    )
+    input_views: list[int] | None = Field(
+        None, description="Camera ids shown to GS-LRM (mode direct), the others are held out; null shows all."
+    )
+    reference_view: int | None = Field(
+        None, description="Camera id of the one view (mode e2e); null takes that of MVDiffusion's training."
+    )
+    image_fill: float = Field(
+        0.6, gt=0, le=1, description="Share of the side that the animal of a lone picture gets (mode e2e)."
+    )
+    background: float = Field(1.0, ge=0, le=1, description="Grey level behind the animal.")
+    diffusion: DiffusionConfig = Field(DiffusionConfig(), description="Sampling of MVDiffusion.")
+    filter: FilterConfig = Field(FilterConfig(), description="Which Gaussians are kept.")
+    turntable: TurntableConfig = Field(TurntableConfig(), description="The video.")
+    seed: int = Field(4, ge=0, description="Seed of the sampling noise, the same for every sample.")
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", description="Where to compute; auto takes a GPU if there is one."
+    )
+    overwrite: bool = Field(False, description="Do finished samples again instead of keeping them.")
+
+    @model_validator(mode="after")
+    def _e2e_needs_mvdiffusion(self) -> Self:
+        if self.mode == "e2e" and self.mvdiffusion is None:
+            raise ValueError("mode e2e needs mvdiffusion=DIR, an MVDiffusion pipeline folder or training run")
+        if self.mode == "direct" and self.mvdiffusion is not None:
+            raise ValueError("mode direct does not use mvdiffusion; remove it or set mode=e2e")
+        return self

@@ -1,0 +1,138 @@
+"""What `mfl infer` writes for one sample: PLY, renders, turntable, generated views, metrics."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..files import write_json
+from ..gaussians import Gaussians, render
+from ..gaussians.filters import FilterReport
+from ..gaussians.video import render_turntable
+from ..metrics import psnr, silhouette_iou, ssim
+from ..samples.datasets import composite
+from .config import InferConfig
+from .inputs import Views
+
+METRICS = {
+    "psnr_animal_db": "PSNR over pixels with real alpha above 0.5, both pictures on the background",
+    "psnr_full_db": "PSNR over all pixels (mostly background: flattering)",
+    "ssim_animal": "SSIM over windows whose centre has real alpha above 0.5",
+    "iou": "intersection over union of the silhouettes, alpha above 0.5",
+}
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One sample's result.
+
+    Attributes:
+        gaussians: Filtered, model units, on the computing device.
+        report: What the filters cut.
+        shown_ids: Camera ids of the real views that were given to a model.
+        generated: MVDiffusion's views on their background, in slot order (mode e2e). [V, 3, S, S]
+        generated_ids: Their camera ids.
+    """
+
+    gaussians: Gaussians
+    report: FilterReport
+    shown_ids: tuple[int, ...]
+    generated: Tensor | None = None
+    generated_ids: tuple[int, ...] = ()
+
+
+def write_results(
+    folder: Path, views: Views, result: Reconstruction, config: InferConfig
+) -> dict[str, float]:
+    """Fill `folder` with one sample's results.
+
+    Returns:
+        Mean metrics by role, such as `held_out/iou`; empty where there are no real views with cameras.
+    """
+    result.gaussians.save_ply(folder / "gaussians.ply")
+    if result.generated is not None:
+        for view_id, picture in zip(result.generated_ids, result.generated, strict=True):
+            _save(folder / "views" / f"cam_{view_id:03d}.png", picture)
+    rows = _render_real_cameras(folder, views, result, config) if views.K is not None else []
+    if config.turntable.frames:
+        render_turntable(
+            folder / "turntable.mp4",
+            result.gaussians,
+            frames=config.turntable.frames,
+            size=config.turntable.size,
+            fps=config.turntable.fps,
+            elevation_deg=config.turntable.elevation_deg,
+            background=config.background,
+        )
+    means = _means(rows)
+    if rows:
+        content: dict[str, Any] = {
+            "mode": config.mode,
+            "definitions": METRICS,
+            "gaussians": len(result.gaussians),
+            "filter": asdict(result.report),
+            "views": rows,
+            "mean": means,
+        }
+        write_json(folder / "metrics.json", content)
+    return means
+
+
+def _render_real_cameras(
+    folder: Path, views: Views, result: Reconstruction, config: InferConfig
+) -> list[dict[str, Any]]:
+    """Render at every real camera, save beside the truth, and measure."""
+    device = result.gaussians.means.device
+    assert views.K is not None and views.w2c is not None
+    size = views.rgba.shape[-1]
+    with torch.no_grad():
+        picture = render(
+            result.gaussians, views.K.to(device), views.w2c.to(device), size, size, config.background
+        )
+    real, alpha = composite(views.rgba, config.background).to(device), views.rgba[:, 3:].to(device)
+    scores = {
+        "psnr_animal_db": psnr(picture.rgb, real, alpha),
+        "psnr_full_db": psnr(picture.rgb, real),
+        "ssim_animal": ssim(picture.rgb, real, alpha),
+        "iou": silhouette_iou(picture.alpha, alpha),
+    }
+    rows = []
+    for index, view_id in enumerate(views.view_ids):
+        _save(folder / f"render_cam_{view_id:03d}.png", picture.rgb[index])
+        role = "input" if view_id in result.shown_ids else "held_out"
+        values = {name: _finite(value[index]) for name, value in scores.items()}
+        rows.append({"view_id": view_id, "role": role, **values})
+    _save(folder / "comparison.png", torch.cat([_row(real), _row(picture.rgb)], dim=-2))
+    return rows
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    means = {}
+    for role in ("input", "held_out"):
+        for name in METRICS:
+            values = [row[name] for row in rows if row["role"] == role and row[name] is not None]
+            if values:
+                means[f"{role}/{name}"] = float(np.mean(values))
+    return means
+
+
+def _finite(value: Tensor) -> float | None:
+    number = float(value)
+    return number if np.isfinite(number) else None
+
+
+def _row(pictures: Tensor) -> Tensor:
+    """Pictures side by side. [V, 3, H, W] -> [3, H, V*W]"""
+    return torch.cat(list(pictures), dim=-1)
+
+
+def _save(path: Path, picture: Tensor) -> None:
+    path.parent.mkdir(exist_ok=True)
+    pixels: NDArray[np.uint8] = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path)

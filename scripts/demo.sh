@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The whole pipeline, small, on a synthetic recording: installs once, then runs `mfl demo`. Arguments go to it.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+set_up ""
+exec "$venv/bin/mfl" demo "$@"

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mouse_facelift.errors import DataError
+from mouse_facelift.geometry import Camera
+from mouse_facelift.samples.datasets import SampleDataset, composite, resize_view
+from mouse_facelift.samples.format import write_sample
+
+
+def make_samples(folder: Path, count: int, view_ids: list[int], size: int = 32) -> list[Path]:
+    rng = np.random.default_rng(0)
+    rig = [Camera.look_at((2.7, 0.1 * i, 0), (0, 0, 0), 30, size) for i in range(len(view_ids))]
+    folders = [folder / f"sample_{index:06d}" for index in range(count)]
+    for path in folders:
+        pictures = [rng.integers(0, 256, (size, size, 4), np.uint8) for _ in view_ids]
+        write_sample(path, pictures, rig, view_ids)
+    return folders
+
+
+def test_item_has_pictures_and_cameras_at_the_asked_size(tmp_path: Path) -> None:
+    dataset = SampleDataset(make_samples(tmp_path, 2, [3, 1]), image_size=16)
+    item = dataset[1]
+    assert item["id"] == "sample_000001"
+    assert item["rgba"].shape == (2, 4, 16, 16)
+    assert item["view_ids"].tolist() == [3, 1]
+    assert item["K"][0].tolist() == [[15, 0, 8], [0, 15, 8], [0, 0, 1]]
+
+
+def test_resizing_averages_colours_by_alpha_so_no_background_bleeds_in() -> None:
+    picture = np.zeros((4, 4, 4), np.uint8)
+    picture[:, :2] = (200, 100, 50, 255)
+    picture[:, 2:] = (255, 255, 255, 0)
+    picture[1::2, 0] = (200, 100, 50, 0)
+    small, camera = resize_view(picture, Camera.look_at((3, 0, 0), (0, 0, 0), 4, 4), 2)
+    assert np.allclose(small[0, 0], np.array([200, 100, 50, 0.75 * 255]) / 255, atol=1e-6)
+    assert np.allclose(small[0, 1, 3], 0)
+    assert camera.width == 2
+
+
+@given(x=st.integers(4, 27), y=st.integers(4, 27), factor=st.sampled_from([2, 4]))
+def test_a_dot_lands_where_the_resized_camera_sees_it(x: int, y: int, factor: int) -> None:
+    camera = Camera.look_at((3, 0.2, 0.4), (0, 0, 0), 40, 32)
+    picture = np.zeros((32, 32, 4), np.uint8)
+    picture[y, x] = 255
+    small, resized = resize_view(picture, camera, 32 // factor)
+    weights = small[..., 3]
+    rows, columns = np.mgrid[: weights.shape[0], : weights.shape[1]] + 0.5
+    found = np.array([(weights * columns).sum(), (weights * rows).sum()]) / weights.sum()
+    ray = np.linalg.inv(camera.K) @ (x + 0.5, y + 0.5, 1)
+    expected, _ = resized.project(camera.center + camera.R.T @ ray)
+    assert np.abs(found - expected).max() <= 0.5 * (1 - 1 / factor) + 1e-6
+
+
+def test_composite_lays_straight_colours_over_the_background() -> None:
+    rgba = torch.tensor([0.2, 0.4, 0.6, 0.25])[:, None, None]
+    assert torch.allclose(composite(rgba, 1.0).flatten(), torch.tensor([0.8, 0.85, 0.9]))
+
+
+def test_samples_with_other_views_are_refused(tmp_path: Path) -> None:
+    folders = make_samples(tmp_path / "a", 1, [0, 1]) + make_samples(tmp_path / "b", 1, [1, 0])
+    with pytest.raises(DataError, match=r"views \[1, 0\].*\[0, 1\]"):
+        SampleDataset(folders, 32)
+
+
+def test_view_without_animal_is_an_error_with_its_file(tmp_path: Path) -> None:
+    camera = Camera.look_at((3, 0, 0), (0, 0, 0), 8, 8)
+    write_sample(tmp_path / "s", [np.zeros((8, 8, 4), np.uint8)], [camera], [0])
+    with pytest.raises(DataError, match=r"cam_000\.png: alpha is 0 everywhere"):
+        SampleDataset([tmp_path / "s"], 8)[0]
+
+
+def test_cached_items_are_decoded_once(tmp_path: Path) -> None:
+    dataset = SampleDataset(make_samples(tmp_path, 1, [0]), 32, cache=True)
+    assert dataset[0] is dataset[0]

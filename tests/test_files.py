@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mouse_facelift.files import atomic_folder, atomic_path, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(file) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_failed_folder_leaves_the_old_folder_and_nothing_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with atomic_folder(folder) as temporary:
+        (temporary / "x").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+        (temporary / "x").write_text("half")
+        raise RuntimeError
+    assert (folder / "x").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    for name in ("first", "second"):
+        with atomic_folder(folder) as temporary:
+            (temporary / name).write_text(name)
+    assert names(folder) == ["second"]
+    assert names(tmp_path) == ["a"]
+
+
+def test_written_files_have_usual_permissions(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {})
+    (tmp_path / "b.json").write_text("{}")
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "b.json").stat().st_mode
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert names(tmp_path) == []
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
