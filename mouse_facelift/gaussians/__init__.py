@@ -6,8 +6,10 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .gaussians import Gaussians
-    from .render import Rendering, render
+    from .rendering import Rendering, render
 
 __all__ = ["Gaussians", "Rendering", "render"]
 
-__getattr__ = lazy_exports(__name__, {"Gaussians": "gaussians", "Rendering": "render", "render": "render"})
+__getattr__ = lazy_exports(
+    __name__, {"Gaussians": "gaussians", "Rendering": "rendering", "render": "rendering"}
+)

@@ -1,4 +1,4 @@
-"""The Gaussian scene as plain tensors with activated values: what every reader, writer and renderer shares."""
+"""The Gaussian scene as plain tensors with activated values, shared by every reader, writer and renderer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -42,8 +42,11 @@ class Gaussians:
     def __len__(self) -> int:
         return self.means.shape[-2]
 
-    def __getitem__(self, index: int | slice | Tensor) -> "Gaussians":
-        """Index the first axis of every tensor: a batch item, or Gaussians when there is no batch axis."""
+    def __getitem__(self, index: int | slice | Tensor | None) -> "Gaussians":
+        """Index the first axis of every tensor: a batch item, or Gaussians when there is no batch axis.
+
+        None adds a batch axis.
+        """
         return self._map(lambda tensor: tensor[index])
 
     @property
@@ -53,8 +56,8 @@ class Gaussians:
 
     @property
     def log_scales(self) -> Tensor:
-        """Scales as stored in PLY files. [..., N, 3]"""
-        return self.scales.log()
+        """Scales as stored in PLY files, finite also for a scale of 0. [..., N, 3]"""
+        return self.scales.clamp_min(1e-12).log()
 
     @property
     def logit_opacities(self) -> Tensor:

@@ -1,7 +1,8 @@
 """Pinhole cameras (OpenCV, half-pixel centres) and the only transformations that keep image and camera true.
 
-The four legal operations (docs/architecture.md): a 2D affine on pixels, a world similarity, re-aiming about the
-camera's own centre, and nothing else. Each returns the new camera, and the pixel homography to apply where there is one.
+The four legal operations (docs/architecture.md): a 2D affine on pixels, a world similarity, re-aiming about
+the camera's own centre, and nothing else. Each returns the new camera, and the homography of its pixels
+where they move.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ..errors import CalibrationError
 Array = NDArray[np.float64]
 
 ROTATION_TOLERANCE = 1e-4
-"""Largest entry of `R R^T - I` accepted: calibrations written with five decimals pass, sheared ones do not."""
+"""Largest entry of `R R^T - I` accepted: five decimals pass, a sheared matrix does not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ class Camera:
     ) -> "Camera":
         """A camera at `center` [3] aimed at `target` [3]; `size` is one side, or (width, height)."""
         width, height = (size, size) if isinstance(size, int) else size
-        center = np.asarray(center, float)
+        center = _array(center, (3,), "camera center")
         R = look_at_rotation(np.asarray(target, float) - center, up)
         K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
         return cls.from_rt(K, R, -R @ center, width, height)
@@ -184,7 +185,7 @@ class Camera:
         return self.affine(np.diag([width / self.width, height / self.height]), (0, 0), width, height)
 
     def similarity(self, change: Similarity) -> "Camera":
-        """Operation (ii): the same camera in the changed world, `R' = R Q^T`, `t' = s (t + R c)`; K untouched."""
+        """Operation (ii): the camera in the changed world, `R' = R Q^T`, `t' = s (t + R c)`; K untouched."""
         w2c = np.eye(4)
         w2c[:3, :3] = self.R @ change.rotation.T
         w2c[:3, 3] = change.scale * (self.t + self.R @ change.center)
@@ -202,7 +203,7 @@ class Camera:
         Returns:
             The new camera, and the homography old pixel -> new pixel. [3, 3]
         """
-        R = np.asarray(R, float)
+        R = _array(R, (3, 3), "R")
         camera = Camera.from_rt(K, R, -R @ self.center, width, height)
         return camera, camera.K @ camera.R @ self.R.T @ np.linalg.inv(self.K)
 
@@ -213,9 +214,9 @@ def look_at_rotation(forward: ArrayLike, up: ArrayLike = (0.0, 0.0, 1.0)) -> Arr
     Raises:
         CalibrationError: `forward` is zero or parallel to `up`.
     """
-    z = np.asarray(forward, float)
+    z: Array = np.asarray(forward, float)
     x = np.cross(z, np.asarray(up, float))
-    if np.linalg.norm(x) < 1e-9 * max(np.linalg.norm(z), 1e-300):
+    if np.linalg.norm(x) <= 1e-9 * np.linalg.norm(z):
         raise CalibrationError(
             f"cannot look along {z.tolist()} with up {np.asarray(up).tolist()}: they are parallel."
         )

@@ -1,0 +1,25 @@
+"""GS-LRM: a transformer from posed views to 3D Gaussians, its weights and its training."""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ..geometry.rays import CameraBatch
+    from .config import GSLRMConfig, TrainGSLRMConfig
+    from .model import GSLRM
+    from .weights import load_gslrm, save_gslrm
+
+__all__ = ["GSLRM", "CameraBatch", "GSLRMConfig", "TrainGSLRMConfig", "load_gslrm", "save_gslrm"]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "CameraBatch": "model",
+        "GSLRM": "model",
+        "GSLRMConfig": "config",
+        "TrainGSLRMConfig": "config",
+        "load_gslrm": "weights",
+        "save_gslrm": "weights",
+    },
+)

@@ -102,7 +102,7 @@ def choose_reference(slots: Slots, wanted: int | None) -> int:
         return trained if wanted is None else wanted
     raise ConfigError(
         f"reference_view={wanted}, but this MVDiffusion was trained with camera {trained} as its reference "
-        f"(slots {list(slots.view_ids)}). Use reference_view={trained}, or train with data.reference_view={wanted}."
+        f"(slots {list(slots.view_ids)}). Use that one, or train with data.reference_view={wanted}."
     )
 
 

@@ -1,20 +1,19 @@
 """What `mfl infer` writes for one sample: PLY, renders, turntable, generated views, metrics."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from ..files import write_json
 from ..gaussians import Gaussians, render
 from ..gaussians.filters import FilterReport
-from ..gaussians.video import render_turntable
+from ..gaussians.video import render_turntable, to_uint8, write_video
 from ..metrics import psnr, silhouette_iou, ssim
 from ..samples.datasets import composite
 from .config import InferConfig
@@ -61,22 +60,18 @@ def write_results(
             _save(folder / "views" / f"cam_{view_id:03d}.png", picture)
     rows = _render_real_cameras(folder, views, result, config) if views.K is not None else []
     if config.turntable.frames:
-        render_turntable(
-            folder / "turntable.mp4",
-            result.gaussians,
-            frames=config.turntable.frames,
-            size=config.turntable.size,
-            fps=config.turntable.fps,
-            elevation_deg=config.turntable.elevation_deg,
-            background=config.background,
+        turn = config.turntable
+        frames = render_turntable(
+            result.gaussians, turn.frames, turn.size, config.background, turn.elevation_deg
         )
+        write_video(folder / "turntable.mp4", frames, turn.fps)
     means = _means(rows)
     if rows:
         content: dict[str, Any] = {
             "mode": config.mode,
             "definitions": METRICS,
             "gaussians": len(result.gaussians),
-            "filter": asdict(result.report),
+            "filter": {"dropped": result.report.dropped, "opacity_cut": result.report.opacity_cut},
             "views": rows,
             "mean": means,
         }
@@ -134,5 +129,4 @@ def _row(pictures: Tensor) -> Tensor:
 
 def _save(path: Path, picture: Tensor) -> None:
     path.parent.mkdir(exist_ok=True)
-    pixels: NDArray[np.uint8] = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+    Image.fromarray(to_uint8(picture)).save(path)

@@ -93,7 +93,8 @@ def _load_models(config: InferConfig, device: torch.device) -> tuple[Reconstruct
         indices = [views.position(view_id) for view_id in shown]
         rgb = composite(views.rgba[indices], config.background)
         gaussians = reconstruct(model, rgb, views.K[indices], views.w2c[indices])
-        return Reconstruction(*filter_gaussians(gaussians, config.filter), shown)
+        filtered, report = filter_gaussians(gaussians, config.filter)
+        return Reconstruction(filtered, report, shown)
 
     return direct, config.image_size
 
@@ -110,11 +111,11 @@ def _process(
         result = reconstruct_views(views)
     except DataError as error:
         raise type(error)(f"{source.path}: {error}") from None
-    if result.report.cut_opacity > 0.01:
+    if result.report.opacity_cut > 0.01:
         log.warning(
             "%s: the filters cut %.1f %% of the opacity; is the animal inside the box?",
             source.name,
-            100 * result.report.cut_opacity,
+            100 * result.report.opacity_cut,
         )
     with atomic_folder(folder) as temporary:
         return write_results(temporary, views, result, config)

@@ -1,0 +1,29 @@
+"""What a synthetic recording is made of."""
+
+from pydantic import Field
+
+from ..config import Config
+
+
+class RecordingConfig(Config):
+    """A synthetic six-camera recording with exact ground truth."""
+
+    seed: int = Field(0, ge=0, description="Seed of the mouse's looks, its motion and the sensor noise.")
+    frames: int = Field(72, ge=1, description="Length of the recording in frames.")
+    fps: int = Field(30, ge=1, le=1000, description="Frames per second.")
+    width: int = Field(576, ge=64, multiple_of=2, description="Picture width in pixels, even.")
+    height: int = Field(512, ge=64, multiple_of=2, description="Picture height in pixels, even.")
+    truth_every: int = Field(
+        6, ge=1, description="Every n-th frame gets true masks and pictures from the held-out cameras."
+    )
+    noise: float = Field(
+        1.5, ge=0, le=50, description="Standard deviation of the sensor noise, in grey levels of 255."
+    )
+    crf: int = Field(18, ge=0, le=51, description="H.264 quality of the colour videos; lower is better.")
+    mask_crf: int = Field(24, ge=0, le=51, description="H.264 quality of the mask videos; lower is better.")
+    threads: int = Field(2, ge=1, description="Cameras rendered and encoded at the same time.")
+
+    @property
+    def truth_frames(self) -> range:
+        """Indices of the frames that have true masks and novel views."""
+        return range(0, self.frames, self.truth_every)

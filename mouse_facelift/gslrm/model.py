@@ -1,0 +1,239 @@
+"""GS-LRM (Zhang et al., ECCV 2024) as FaceLift uses it: posed views in, one Gaussian per pixel out.
+
+The parameter names are those of the published checkpoint; facelift_spec section 2 gives every formula.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import DataError
+from ..gaussians.gaussians import Gaussians
+from ..geometry.hull_depth import first_hull_depth
+from ..geometry.rays import CameraBatch, pixel_rays
+from .config import GSLRMConfig
+from .tokens import Patchify, patchify, posed_images
+
+INIT_STD = 0.02
+CONDITION_CHANNELS = 9
+
+
+@dataclass(frozen=True)
+class RawGaussians:
+    """What the network predicts, before the activations.
+
+    The free Gaussians come first, then the pixels', ordered (view, patch row, patch column, row, column).
+
+    Attributes:
+        means: Centres in model units; a pixel's Gaussian lies on its ray. [B, N, 3]
+        sh: Spherical harmonics, degree 0 first. [B, N, S, 3]
+        log_scales: [B, N, 3]
+        quats: wxyz, not normalised. [B, N, 4]
+        logit_opacities: [B, N]
+    """
+
+    means: Tensor
+    sh: Tensor
+    log_scales: Tensor
+    quats: Tensor
+    logit_opacities: Tensor
+
+    def activate(self) -> Gaussians:
+        """Apply exp, sigmoid and normalisation; of the harmonics only degree 0 is kept."""
+        return Gaussians(
+            means=self.means,
+            quats=F.normalize(self.quats, dim=-1),
+            scales=self.log_scales.exp(),
+            opacities=self.logit_opacities.sigmoid(),
+            sh0=self.sh[..., :1, :],
+        )
+
+
+class GSLRM(nn.Module):
+    """Six, four or any number of posed views -> Gaussians, in one pass.
+
+    The order of the views does not matter; there is no positional embedding, the rays say where a token is.
+    """
+
+    def __init__(self, config: GSLRMConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, pixels = config.width, config.patch_size**2
+        # xyz, harmonics, log-scale, quaternion, opacity
+        self.split = (3, 3 * (config.sh_degree + 1) ** 2, 3, 4, 1)
+
+        self.gaussian_position_embeddings = nn.Parameter(torch.empty(config.free_gaussians, width))
+        self.patch_embedder = nn.Sequential(
+            Patchify(config.patch_size), _linear(pixels * CONDITION_CHANNELS, width)
+        )
+        self.input_layer_norm = _norm(width)
+        self.transformer_layers = nn.ModuleList(Block(width, config.head_width) for _ in range(config.layers))
+        self.gaussian_upsampler = FreeGaussianHead(width, sum(self.split))
+        self.pixel_gaussian_decoder = nn.Sequential(_norm(width), _linear(width, pixels * sum(self.split)))
+        nn.init.normal_(self.gaussian_position_embeddings, std=INIT_STD)
+
+    def forward(self, images: Tensor, cameras: CameraBatch) -> Gaussians:
+        """Predict the scene.
+
+        Args:
+            images: In [0, 1], already composited on the background the model was trained with (white for the
+                published weights). A fourth channel is the silhouette: needed with `depth_anchor: hull`, else
+                ignored. [B, V, 3 or 4, H, W]
+            cameras: Cameras of exactly these pixels, model units.
+
+        Returns:
+            `free_gaussians + V * H * W` Gaussians per sample, float32, batched [B, N, ...].
+
+        Raises:
+            DataError: shapes do not belong together, H or W is not a multiple of the patch size, or the
+                silhouettes that the depth anchor needs are not given.
+        """
+        return self.raw_gaussians(images, cameras).activate()
+
+    def raw_gaussians(self, images: Tensor, cameras: CameraBatch) -> RawGaussians:
+        """As `forward`, without the activations: means are final, the constant biases are added."""
+        _check(images, cameras, self.config)
+        origins, directions = pixel_rays(cameras.K, cameras.w2c, *images.shape[-2:])
+        tokens = self.trunk(posed_images(images[:, :, :3], origins, directions))
+        # In half precision depths would come in steps of up to 0.016 (facelift_spec 1.14).
+        with torch.autocast(tokens.device.type, enabled=False):
+            depth, reach = self._anchor(images, cameras, origins, directions)
+            return self._decode(tokens.float(), origins + depth * directions, reach * directions)
+
+    def trunk(self, conditioned: Tensor) -> Tensor:
+        """Nine-channel images [B, V, 9, H, W] -> tokens, the free ones first. [B, L, width]"""
+        free = self.gaussian_position_embeddings.expand(len(conditioned), -1, -1)
+        # Concatenating with a float32 tensor keeps the residual stream in float32 under autocast.
+        x = self.input_layer_norm(torch.cat([free, self.patch_embedder(conditioned)], dim=1))
+        recompute = self.config.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        for block in self.transformer_layers:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
+
+    def _anchor(
+        self, images: Tensor, cameras: CameraBatch, origins: Tensor, directions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Depth that each pixel's offset is measured from, and the largest offset. [B, V, 1, H, W] each"""
+        depth = -(origins * directions).sum(dim=2, keepdim=True)
+        reach = torch.full_like(depth, self.config.depth_range)
+        if self.config.depth_anchor == "hull":
+            hull = first_hull_depth(
+                images[:, :, 3],
+                cameras,
+                origins,
+                directions,
+                self.config.depth_range,
+                self.config.hull_samples,
+            ).unsqueeze(2)
+            depth = torch.where(hull.isnan(), depth, hull)
+            reach = torch.where(hull.isnan(), reach, self.config.hull_offset)
+        return depth, reach
+
+    def _decode(self, tokens: Tensor, anchors: Tensor, reach: Tensor) -> RawGaussians:
+        """Tokens, and per pixel the anchor point and the largest step from it, to Gaussians."""
+        free_tokens, pixel_tokens = tokens.tensor_split([self.config.free_gaussians], dim=1)
+        free = self.gaussian_upsampler(free_tokens)
+        pixel = self.pixel_gaussian_decoder(pixel_tokens).unflatten(-1, (-1, sum(self.split))).flatten(1, 2)
+
+        xyz, sh, scale, quats, opacity = torch.cat([free, pixel], dim=1).split(self.split, dim=-1)
+        n = self.config.free_gaussians
+        signed = 2 * xyz[:, n:].mean(dim=-1, keepdim=True).sigmoid() - 1
+        on_rays = self._per_gaussian(anchors) + signed * self._per_gaussian(reach)
+        return RawGaussians(
+            means=torch.cat([xyz[:, :n], on_rays], dim=1),
+            sh=sh.unflatten(-1, (-1, 3)),
+            log_scales=(scale + self.config.scale_bias).clamp(max=self.config.scale_max),
+            quats=quats,
+            logit_opacities=opacity[..., 0] + self.config.opacity_bias,
+        )
+
+    def _per_gaussian(self, images: Tensor) -> Tensor:
+        """Values per pixel [B, V, 3, H, W] in the order of the pixel Gaussians. [B, V * H * W, 3]"""
+        return patchify(images, self.config.patch_size).reshape(len(images), -1, images.shape[2])
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block without biases."""
+
+    def __init__(self, width: int, head_width: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(width)
+        self.norm2 = _norm(width)
+        self.attn = Attention(width, head_width)
+        self.mlp = FeedForward(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, width] -> [B, L, width]."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Attention(nn.Module):
+    """Full self-attention over the tokens of all views."""
+
+    def __init__(self, width: int, head_width: int) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.to_qkv = _linear(width, 3 * width)
+        self.fc = _linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, width] -> [B, L, width]."""
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, -1, self.head_width)).permute(2, 0, 3, 1, 4)
+        return self.fc(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two layers with an erf GELU between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(_linear(width, 4 * width), nn.GELU(), _linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        return self.mlp(x)
+
+
+class FreeGaussianHead(nn.Module):
+    """One Gaussian from each free token."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.layernorm = _norm(width)
+        self.linear = _linear(width, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, free, width] -> [B, free, channels]."""
+        return self.linear(self.layernorm(x))
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(layer.weight, std=INIT_STD)
+    return layer
+
+
+def _norm(width: int) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=1e-5, bias=False)
+
+
+def _check(images: Tensor, cameras: CameraBatch, config: GSLRMConfig) -> None:
+    shape = tuple(images.shape)
+    if images.ndim != 5 or shape[2] not in (3, 4) or not images.is_floating_point():
+        raise DataError(
+            f"images have shape {shape} and type {images.dtype}, "
+            "expected float [B, V, 3 or 4, H, W] in [0, 1]."
+        )
+    if config.depth_anchor == "hull" and shape[2] != 4:
+        raise DataError(
+            f"images have {shape[2]} channels, but depth_anchor is hull: the fourth must be the silhouette."
+        )
+    if cameras.K.shape[:2] != shape[:2]:
+        raise DataError(
+            f"images hold {shape[:2]} (samples, views), cameras {tuple(cameras.K.shape[:2])}; "
+            "expected one camera per view."
+        )

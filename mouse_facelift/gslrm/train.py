@@ -1,0 +1,190 @@
+"""Training GS-LRM: show some views of a sample, render others from the Gaussians, compare."""
+
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ..errors import ConfigError
+from ..files import atomic_path
+from ..gaussians.gaussians import Gaussians
+from ..gaussians.rendering import Rendering, render
+from ..geometry.rays import CameraBatch, select_views
+from ..metrics import psnr, silhouette_iou
+from ..samples.datasets import SampleDataset, composite
+from ..training.loop import fit, seed_everything
+from .config import TrainGSLRMConfig
+from .losses import rendering_loss
+from .model import GSLRM
+from .weights import load_gslrm, save_gslrm
+
+log = logging.getLogger(__name__)
+
+
+def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
+    """Train as configured.
+
+    Args:
+        config: The resolved configuration.
+        dry_run: Check data, cameras and start weights, then return without training.
+
+    Returns:
+        The run's folder. Its checkpoints' `weights/` are what `load_gslrm` reads.
+
+    Raises:
+        ConfigError: more views are asked for than the samples have.
+        DataError: a list or sample cannot be used.
+        CheckpointError: the start weights cannot be used.
+    """
+    data = config.data
+    dataset = SampleDataset.from_list(
+        data.train_list, data.image_size, limit=config.overfit, cache=config.training.cache_samples
+    )
+    validation = SampleDataset.from_list(
+        data.val_list or data.train_list, data.image_size, limit=config.validation.samples
+    )
+    _check_view_counts(config, dataset, validation)
+    seed_everything(config.training.seed)
+    task = GSLRMTask(config, start_model(config), dataset, validation)
+    if dry_run:
+        log.info("ready: %d training and %d validation samples", len(dataset), len(validation))
+        return config.output
+    return fit(
+        task,
+        optimizer=config.optimizer,
+        training=config.training,
+        output=config.output,
+        command="train-gslrm",
+        config=config,
+    )
+
+
+def start_model(config: TrainGSLRMConfig) -> GSLRM:
+    """The model before the first step: from `start.weights`, or random from torch's global generator."""
+    if config.start.weights is None:
+        return GSLRM(config.model)
+    return load_gslrm(config.start.weights, config=config.model)
+
+
+class GSLRMTask:
+    """What the training loop needs to know (see `training.task.Task`)."""
+
+    name = "gslrm"
+
+    def __init__(
+        self,
+        config: TrainGSLRMConfig,
+        module: GSLRM,
+        dataset: SampleDataset,
+        validation: SampleDataset,
+    ) -> None:
+        self.config = config
+        self.module: nn.Module = module
+        self.dataset: Dataset[dict[str, Any]] = dataset
+        self.validation = validation
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Matrices decay, norm weights do not (facelift_spec 4.4)."""
+        parameters = [value for value in self.module.parameters() if value.requires_grad]
+        return [
+            {"params": [value for value in parameters if value.ndim >= 2]},
+            {"params": [value for value in parameters if value.ndim < 2], "weight_decay": 0.0},
+        ]
+
+    def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw input and target views per sample, reconstruct from the first, compare on the second."""
+        samples, views = batch["rgba"].shape[:2]
+        inputs = draw_views(samples, views, self.config.views.input_views, generator)
+        targets = draw_views(samples, views, self.config.views.target_views, generator)
+        cameras = CameraBatch(batch["K"], batch["w2c"])
+        rgb, alpha = composite(batch["rgba"], self.config.data.background), batch["rgba"][:, :, 3:]
+
+        shown = torch.cat([rgb, alpha], dim=2)
+        gaussians = module(select_views(shown, inputs), cameras.select(inputs))
+        picture = self._render(gaussians, cameras.select(targets))
+        return rendering_loss(
+            picture.rgb,
+            picture.alpha,
+            select_views(rgb, targets),
+            select_views(alpha, targets),
+            self.config.loss,
+        )
+
+    def validate(self, module: nn.Module, folder: Path) -> dict[str, float]:
+        """Foreground PSNR and silhouette IoU on input and held-out views, and one picture grid a sample."""
+        device = next(module.parameters()).device
+        scores: dict[str, list[Tensor]] = {}
+        for index in range(len(self.validation)):
+            item = self.validation[index]
+            rgba = item["rgba"][None].to(device)
+            cameras = CameraBatch(item["K"][None], item["w2c"][None]).to(device)
+            inputs = spread_views(rgba.shape[1], self.config.validation.input_views)
+            rgb, alpha = composite(rgba, self.config.data.background), rgba[:, :, 3:]
+
+            shown = torch.cat([rgb, alpha], dim=2)[:, inputs]
+            gaussians = module(shown, cameras.select(torch.tensor([inputs])))
+            picture = self._render(gaussians, cameras)
+            held_out = [view for view in range(rgba.shape[1]) if view not in inputs]
+            for kind, views in (("input", inputs), ("held_out", held_out)):
+                if views:
+                    quality = psnr(picture.rgb[0, views], rgb[0, views], mask=alpha[0, views])
+                    overlap = silhouette_iou(picture.alpha[0, views], alpha[0, views])
+                    scores.setdefault(f"psnr_{kind}", []).append(quality.nanmean())
+                    scores.setdefault(f"iou_{kind}", []).append(overlap.mean())
+            write_grid(folder / f"{item['id']}.png", picture.rgb[0], rgb[0])
+        return {name: float(torch.stack(values).nanmean()) for name, values in scores.items()}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write what `load_gslrm` reads."""
+        save_gslrm(cast(GSLRM, module), folder)
+
+    def _render(self, gaussians: Gaussians, cameras: CameraBatch) -> Rendering:
+        size = self.config.data.image_size
+        return render(gaussians, cameras.K, cameras.w2c, size, size, background=self.config.data.background)
+
+
+def draw_views(samples: int, views: int, count: int, generator: torch.Generator) -> Tensor:
+    """Different random views for each sample, without repetition, in ascending order. [samples, count]"""
+    order = torch.rand(samples, views, generator=generator).argsort(dim=1)
+    return order[:, :count].sort(dim=1).values
+
+
+def spread_views(views: int, count: int) -> list[int]:
+    """The same `count` of `views` indices every time, evenly spread."""
+    return [index * views // count for index in range(count)]
+
+
+def write_grid(path: Path, images: Tensor, targets: Tensor) -> None:
+    """Write a PNG with one column a view: the real view, the rendering, their absolute difference.
+
+    Args:
+        path: The PNG.
+        images: Renderings. [V, 3, H, W]
+        targets: Real views in [0, 1]. [V, 3, H, W]
+    """
+    images = images.clamp(0, 1)
+    rows = torch.stack([targets, images, (images - targets).abs()])
+    grid = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    pixels = (grid.float() * 255).round().byte().cpu().numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary)
+
+
+def _check_view_counts(config: TrainGSLRMConfig, dataset: SampleDataset, validation: SampleDataset) -> None:
+    wanted = {
+        "views.input_views": (config.views.input_views, dataset),
+        "views.target_views": (config.views.target_views, dataset),
+        "validation.input_views": (config.validation.input_views, validation),
+    }
+    for key, (count, samples) in wanted.items():
+        available = len(samples.view_ids)
+        if count > available:
+            raise ConfigError(
+                f"{key} is {count}, but the samples have {available} views "
+                f"({samples.samples[0].folder}). Set it to at most {available}."
+            )

@@ -1,0 +1,192 @@
+"""GS-LRM weights on disk: the published checkpoints, our own folders and our training runs."""
+
+import json
+import logging
+import math
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..config import dump_config
+from ..errors import CheckpointError
+from ..files import atomic_path, write_json
+from ..training.checkpoints import find_checkpoint
+from .config import GSLRMConfig
+from .model import CONDITION_CHANNELS, GSLRM
+
+log = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "gslrm.safetensors"
+CONFIG_FILE = "gslrm.json"
+PUBLISHED_HEAD_WIDTH = 64
+_PUBLISHED = re.compile(r"ckpt_(\d+)\.pt")
+LOSS_PREFIX = "loss_calculator."
+"""The published file also holds the VGG weights of its training loss; the model has no use for them."""
+
+OTHER_GAUSSIAN_CHANNELS = 11
+"""Values per Gaussian apart from the harmonics: xyz 3, scale 3, quaternion 4, opacity 1."""
+
+
+def load_gslrm(
+    path: str | Path, device: torch.device | str = "cpu", config: GSLRMConfig | None = None
+) -> GSLRM:
+    """Load a model for inference or as the start of a training.
+
+    Args:
+        path: A published `.pt`, a `.safetensors`, a folder written by `save_gslrm`, a training run or one of
+            its checkpoints (the newest is taken), or a folder of published `ckpt_*.pt` (the newest is taken).
+        device: Where the model goes.
+        config: Sizes and constants. None takes those stored beside the weights; a published file stores none,
+            so its sizes are read off the tensors, and its constants are the published ones.
+
+    Returns:
+        The model in float32 and eval mode.
+
+    Raises:
+        CheckpointError: nothing there, unreadable, not a GS-LRM, or contradicting `config`.
+    """
+    file = _resolve(Path(path))
+    state = _read_state(file)
+    config = _choose_config(file, state, config)
+    _check_state(file, state, config)
+    with torch.device("meta"):
+        model = GSLRM(config)
+    model.load_state_dict({name: value.float().contiguous() for name, value in state.items()}, assign=True)
+    return model.to(device).eval()
+
+
+def save_gslrm(model: GSLRM, folder: Path) -> None:
+    """Write `gslrm.safetensors` and `gslrm.json`, all that `load_gslrm` needs, into `folder`."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+    write_json(folder / CONFIG_FILE, dump_config(model.config))
+
+
+def infer_config(state: Mapping[str, Tensor], file: Path) -> GSLRMConfig:
+    """Read the sizes off a state dict (facelift_spec 11).
+
+    The width of an attention head leaves no trace in it: 64 is assumed, as published, or a single head where
+    64 does not divide the width.
+
+    Args:
+        state: Parameter name -> value.
+        file: Where it comes from, for messages.
+
+    Raises:
+        CheckpointError: tensors are missing or make no sense together.
+    """
+    try:
+        width, patch_values = state["patch_embedder.1.weight"].shape
+        channels, _ = state["gaussian_upsampler.linear.weight"].shape
+        free, _ = state["gaussian_position_embeddings"].shape
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{file}: not the weights of a GS-LRM, lacks or garbles {error} (found {len(state)} tensors)."
+        ) from None
+    layers = sum(name.startswith("transformer_layers.") and name.endswith("norm1.weight") for name in state)
+    head_width = PUBLISHED_HEAD_WIDTH if width % PUBLISHED_HEAD_WIDTH == 0 else width
+    if width != GSLRMConfig().width:
+        log.warning(
+            "%s: width %d is not the published one, and the file does not say how wide an attention head is; "
+            "taking %d. Give a config to say otherwise.",
+            file,
+            width,
+            head_width,
+        )
+    try:
+        return GSLRMConfig(
+            patch_size=math.isqrt(patch_values // CONDITION_CHANNELS),
+            width=width,
+            head_width=head_width,
+            layers=layers,
+            free_gaussians=free,
+            sh_degree=math.isqrt((channels - OTHER_GAUSSIAN_CHANNELS) // 3) - 1,
+        )
+    except (ValidationError, ValueError) as error:
+        raise CheckpointError(f"{file}: fits no GS-LRM: {' '.join(str(error).split())}") from None
+
+
+def _resolve(path: Path) -> Path:
+    """The file that holds the weights."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such file or folder; expected GS-LRM weights. Check the path.")
+    if (path / WEIGHTS_FILE).is_file():
+        return path / WEIGHTS_FILE
+    published = {int(name[1]): file for file in path.iterdir() if (name := _PUBLISHED.fullmatch(file.name))}
+    if published:
+        newest = published[max(published)]
+        log.info("%s: taking its newest checkpoint, %s", path, newest.name)
+        return newest
+    file = find_checkpoint(path).weights / WEIGHTS_FILE
+    if not file.is_file():
+        raise CheckpointError(f"{path}: its checkpoint holds no {WEIGHTS_FILE}; it is of another model.")
+    return file
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{file}: not readable as weights ({first_line}). Fetch it again.") from None
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{file}: expected a dictionary of tensors, or one under the key 'model'.")
+    return {name: value for name, value in state.items() if not name.startswith(LOSS_PREFIX)}
+
+
+def _choose_config(file: Path, state: Mapping[str, Tensor], wanted: GSLRMConfig | None) -> GSLRMConfig:
+    stored = _stored_config(file.parent / CONFIG_FILE) if file.name == WEIGHTS_FILE else None
+    if stored is None:
+        return wanted or infer_config(state, file)
+    if wanted is None:
+        return stored
+    then, now = dump_config(stored), dump_config(wanted)
+    differences = [
+        f"{key} {then[key]}, not {now[key]}"
+        for key in then
+        if then[key] != now[key] and key != "gradient_checkpointing"
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{file}: was trained with {'; '.join(differences)}. Set these keys of the model as trained."
+        )
+    return wanted
+
+
+def _stored_config(file: Path) -> GSLRMConfig | None:
+    if not file.is_file():
+        return None
+    try:
+        return GSLRMConfig.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise CheckpointError(f"{file}: not a GS-LRM configuration: {' '.join(str(error).split())}") from None
+
+
+def _check_state(file: Path, state: Mapping[str, Tensor], config: GSLRMConfig) -> None:
+    with torch.device("meta"):
+        expected = GSLRM(config).state_dict()
+    faults = [f"missing {name}" for name in expected if name not in state]
+    faults += [f"unexpected {name}" for name in state if name not in expected]
+    faults += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise CheckpointError(f"{file}: does not fit the model: {shown}.")

@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData, PlyElement
+from safetensors.torch import load_file
+
+from mouse_facelift.errors import DataError
+from mouse_facelift.gaussians import Gaussians
+from mouse_facelift.gaussians.ply import COLUMNS, read_ply, write_ply
+
+FIELDS = ("means", "quats", "scales", "opacities", "sh0")
+
+
+def scene(count: int = 20) -> Gaussians:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(count, *shape, generator=generator)
+
+    return Gaussians(normal(3), normal(4), normal(3).exp() / 50, normal().sigmoid(), normal(1, 3))
+
+
+def change_header(path: Path, old: bytes, new: bytes) -> None:
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+
+def test_what_is_written_is_read_back(tmp_path: Path):
+    scene().save_ply(tmp_path / "scene.ply")
+    read = Gaussians.load_ply(str(tmp_path / "scene.ply"))
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(read, name), getattr(scene(), name), atol=0, rtol=1e-6, msg=name)
+    assert [file.name for file in tmp_path.iterdir()] == ["scene.ply"]
+
+
+def test_file_is_the_standard_layout_before_activation(tmp_path: Path):
+    gaussians = scene()
+    write_ply(tmp_path / "scene.ply", gaussians)
+    content = PlyData.read(tmp_path / "scene.ply")
+    assert not content.text
+    assert content.byte_order == "<"
+    vertices = content["vertex"].data
+    assert vertices.dtype == np.dtype([(name, "<f4") for name in COLUMNS])
+    np.testing.assert_array_equal(vertices["y"], gaussians.means[:, 1])
+    np.testing.assert_array_equal(vertices["f_dc_2"], gaussians.sh0[:, 0, 2])
+    np.testing.assert_allclose(vertices["opacity"], torch.logit(gaussians.opacities), rtol=1e-5)
+    np.testing.assert_allclose(vertices["scale_1"], gaussians.scales[:, 1].log(), rtol=1e-6)
+    np.testing.assert_array_equal(vertices["rot_0"], gaussians.quats[:, 0])
+
+
+def test_extreme_opacities_and_scales_stay_finite(tmp_path: Path):
+    edge = scene(2)
+    edge = Gaussians(edge.means, edge.quats, torch.zeros(2, 3), torch.tensor([0.0, 1.0]), edge.sh0)
+    write_ply(tmp_path / "edge.ply", edge)
+    read = read_ply(tmp_path / "edge.ply")
+    torch.testing.assert_close(read.opacities, edge.opacities, atol=1e-6, rtol=0)
+    torch.testing.assert_close(read.scales, edge.scales, atol=1e-6, rtol=0)
+
+
+def test_empty_scene_survives(tmp_path: Path):
+    write_ply(tmp_path / "empty.ply", scene(0))
+    assert len(read_ply(tmp_path / "empty.ply")) == 0
+
+
+def test_gradients_are_cut_on_writing(tmp_path: Path):
+    gaussians = scene()
+    gaussians.means.requires_grad_()
+    write_ply(tmp_path / "scene.ply", gaussians)
+    assert len(read_ply(tmp_path / "scene.ply")) == 20
+
+
+def test_batch_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="one scene per file"):
+        write_ply(tmp_path / "scene.ply", scene()[None])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["a point cloud", "an empty file", "text", "cut off", "NaN", "a list", "huge"]
+)
+def test_malformed_file_is_one_clear_error(tmp_path: Path, name: str):
+    path = tmp_path / "scene.ply"
+    write_ply(path, scene())
+    content = path.read_bytes()
+    if name == "a point cloud":
+        points = np.zeros(3, [("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
+        PlyData([PlyElement.describe(points, "vertex")]).write(str(path))
+    elif name == "an empty file":
+        path.write_bytes(b"")
+    elif name == "text":
+        path.write_bytes(b"\xff\xfe not a ply\n")
+    elif name == "cut off":
+        path.write_bytes(content[:-10])
+    elif name == "NaN":
+        path.write_bytes(content[:-4] + np.float32("nan").tobytes())
+    elif name == "a list":
+        change_header(path, b"property float x", b"property list uchar float x")
+    elif name == "huge":
+        change_header(path, b"element vertex 20", b"element vertex 9999999999999")
+    with pytest.raises(DataError, match=r"scene\.ply"):
+        read_ply(path)
+
+
+def test_file_without_vertices_names_what_it_holds(tmp_path: Path):
+    faces = np.zeros(1, [("a", "<i4")])
+    PlyData([PlyElement.describe(faces, "face")]).write(str(tmp_path / "mesh.ply"))
+    with pytest.raises(DataError, match="holds face, expected an element 'vertex'"):
+        read_ply(tmp_path / "mesh.ply")
+
+
+def test_missing_file_is_told(tmp_path: Path):
+    with pytest.raises(DataError, match="no such PLY file"):
+        read_ply(tmp_path / "none.ply")
+
+
+def test_columns_may_come_in_any_order_type_and_company(tmp_path: Path):
+    write_ply(tmp_path / "scene.ply", scene())
+    plain = PlyData.read(tmp_path / "scene.ply")["vertex"].data
+    names = ("nx", *reversed(COLUMNS), "f_rest_0")
+    other = np.zeros(len(plain), [(name, ">f8") for name in names])
+    for name in COLUMNS:
+        other[name] = plain[name]
+    PlyData([PlyElement.describe(other, "vertex")], byte_order=">").write(str(tmp_path / "other.ply"))
+    read, expected = read_ply(tmp_path / "other.ply"), read_ply(tmp_path / "scene.ply")
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(read, name), getattr(expected, name))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["unfiltered", "inference", "no_viewer", "scaling_modifier_1p7"])
+def test_published_files_are_read(shared: Path, name: str):
+    folder = shared / "fixtures/facelift"
+    published = load_file(folder / "ply.safetensors")
+    read = read_ply(folder / f"ply/{name}.ply")
+    kept = published["inference.kept_index"] if name == "inference" else slice(len(read))
+    scale = 1.7 if name.startswith("scaling") else 1.0
+    torch.testing.assert_close(read.means, published["xyz"][kept])
+    torch.testing.assert_close(read.quats, published["rotation"][kept])
+    torch.testing.assert_close(read.scales, scale * published["act_scaling"][kept])
+    torch.testing.assert_close(read.opacities, published["act_opacity"][kept, 0])
+    torch.testing.assert_close(read.sh0, published["features"][kept])
+
+
+@pytest.mark.parity
+def test_view_dependent_colour_is_refused(shared: Path):
+    with pytest.raises(DataError, match="expected degree 0"):
+        read_ply(shared / "fixtures/facelift/ply/sh1.ply")

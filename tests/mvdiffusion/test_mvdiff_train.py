@@ -1,0 +1,182 @@
+"""Training from random weights on toy samples: runs, resumes, exports, refuses what does not fit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mouse_facelift.errors import CheckpointError, ConfigError, DataError
+from mouse_facelift.mvdiffusion.config import DiffusionConfig, TrainMVDiffConfig, ValidationConfig
+from mouse_facelift.mvdiffusion.factory import random_pipeline
+from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
+from mouse_facelift.mvdiffusion.slots import Slots
+from mouse_facelift.mvdiffusion.train import MVDiffusionTask, SlotDataset, run
+from mouse_facelift.samples.datasets import SampleDataset
+
+MakeConfig = Callable[..., TrainMVDiffConfig]
+
+
+def test_run_writes_checkpoints_that_inference_loads(train_config: MakeConfig) -> None:
+    config = train_config()
+    output = run(config)
+    pipeline = MVDiffusionPipeline.load(output)
+    assert pipeline.slots.view_ids == (0, 2, 1, 3)
+    assert not (output / "pipeline" / "unet").exists()
+    made = pipeline(torch.ones(1, 3, 32, 32), generators=[torch.Generator().manual_seed(0)], steps=2)
+    assert made.shape == (1, 4, 3, 32, 32)
+    assert (output / "validation" / "step_00000004" / "views_00.png").is_file()
+    records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert any("validation/psnr_animal_camera_3" in record for record in records)
+    older = MVDiffusionPipeline.load(output / "checkpoints" / "step_00000002")
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(older.unet.parameters(), pipeline.unet.parameters(), strict=True)
+    )
+
+
+def test_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
+    train_config: MakeConfig, tmp_path: Path
+) -> None:
+    whole = run(train_config(output=tmp_path / "whole"))
+    run(train_config(output=tmp_path / "parts", training={"steps": 2}))
+    parts = run(train_config(output=tmp_path / "parts"))
+    name = "checkpoints/step_00000004/weights/unet/diffusion_pytorch_model.safetensors"
+    first, second = load_file(whole / name), load_file(parts / name)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_averaged_weights_are_exported(train_config: MakeConfig) -> None:
+    output = run(train_config(training={"ema_decay": 0.9}))
+    step = output / "checkpoints" / "step_00000004"
+    weights = load_file(step / "weights" / "unet" / "diffusion_pytorch_model.safetensors")
+    average = load_file(step / "state" / "ema.safetensors")
+    assert all(torch.equal(weights[key], average[key]) for key in weights)
+
+
+def test_dry_run_checks_and_writes_nothing(train_config: MakeConfig, tmp_path: Path) -> None:
+    config = train_config()
+    assert run(config, dry_run=True) == config.output
+    assert not config.output.exists()
+    absent = train_config(start={"kind": "run", "path": tmp_path / "absent"})
+    with pytest.raises(CheckpointError, match="absent"):
+        run(absent, dry_run=True)
+
+
+def test_run_starts_from_an_earlier_run(train_config: MakeConfig, tmp_path: Path) -> None:
+    first = run(train_config())
+    second = run(
+        train_config(
+            start={"kind": "run", "path": first},
+            optimizer={"lr": 1e-12},
+            output=tmp_path / "second",
+        )
+    )
+    before, after = MVDiffusionPipeline.load(first), MVDiffusionPipeline.load(second)
+    for a, b in zip(before.unet.parameters(), after.unet.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+    vaes = before.frozen.vae.state_dict(), after.frozen.vae.state_dict()
+    assert all(torch.equal(vaes[0][key], vaes[1][key]) for key in vaes[0])
+    assert before.frozen.vae.config.scaling_factor == after.frozen.vae.config.scaling_factor
+
+
+def test_resume_refuses_other_slots(train_config: MakeConfig) -> None:
+    run(train_config(training={"steps": 2}))
+    with pytest.raises(CheckpointError, match=r"trained on views \[0, 2, 1, 3\]"):
+        run(train_config(data={"reference_view": 1}))
+
+
+def test_resume_never_leaves_the_old_run_untouched(train_config: MakeConfig) -> None:
+    output = run(train_config(training={"steps": 2}))
+    before = {path: path.stat().st_mtime_ns for path in (output / "pipeline").rglob("*")}
+    with pytest.raises(ConfigError, match=r"training\.resume"):
+        run(train_config(training={"resume": "never"}))
+    assert before == {path: path.stat().st_mtime_ns for path in (output / "pipeline").rglob("*")}
+
+
+def test_checkpoint_out_of_its_run_is_refused(train_config: MakeConfig, tmp_path: Path) -> None:
+    output = run(train_config(training={"steps": 2}))
+    moved = tmp_path / "elsewhere" / "checkpoints" / "step_00000002"
+    moved.parent.mkdir(parents=True)
+    (output / "checkpoints" / "step_00000002").rename(moved)
+    with pytest.raises(CheckpointError, match="inside their run"):
+        MVDiffusionPipeline.load(moved)
+
+
+def test_incomplete_checkpoint_is_passed_over(train_config: MakeConfig) -> None:
+    output = run(train_config())
+    (output / "checkpoints" / "step_00000004" / "manifest.json").unlink()
+    older = MVDiffusionPipeline.load(output / "checkpoints" / "step_00000002")
+    newest = MVDiffusionPipeline.load(output)
+    assert torch.equal(older.unet.conv_in.weight, newest.unet.conv_in.weight)
+
+
+def test_validation_with_other_cameras_is_refused(
+    train_config: MakeConfig, write_samples: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = write_samples(tmp_path / "other", 1, {0: 10.0, 5: 120.0})
+    with pytest.raises(ConfigError, match=r"\[0, 5\]"):
+        run(train_config(data={"val_list": other}))
+
+
+def test_size_that_the_networks_cannot_halve_is_refused(train_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match="multiple of 8"):
+        run(train_config(data={"image_size": 36}), dry_run=True)
+
+
+def test_facelift_slots_need_facelift_directions(train_config: MakeConfig) -> None:
+    with pytest.raises(DataError, match="slots need"):
+        run(train_config(data={"slots": "facelift"}))
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [({"kind": "facelift"}, "needs path"), ({"kind": "random", "path": "x"}, "takes no path")],
+)
+def test_start_and_path_must_agree(train_config: MakeConfig, start: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_config(start=start)
+
+
+def test_loss_is_a_function_of_batch_and_generator(
+    train_config: MakeConfig, write_samples: Callable[..., Path], tmp_path: Path
+) -> None:
+    task = make_task(train_config(), write_samples(tmp_path / "task", 2))
+    batch = torch.utils.data.default_collate([task.dataset[0], task.dataset[1]])
+
+    def loss(seed: int) -> torch.Tensor:
+        return task.loss(task.module, batch, torch.Generator().manual_seed(seed))["loss"]
+
+    assert torch.equal(loss(1), loss(1))
+    assert not torch.equal(loss(1), loss(2))
+    loss(1).backward()
+    assert all(parameter.grad is not None for parameter in task.module.parameters())
+    assert all(parameter.grad is None for parameter in task.pipeline.frozen.vae.parameters())
+
+
+def test_views_of_a_batch_are_in_slot_order(
+    train_config: MakeConfig, write_samples: Callable[..., Path], tmp_path: Path
+) -> None:
+    task = make_task(train_config(), write_samples(tmp_path / "task", 1))
+    item, raw = task.dataset[0], task.dataset.data[0]
+    assert item["view_ids"].tolist() == [0, 2, 1, 3]
+    assert torch.equal(item["rgba"][1], raw["rgba"][2])
+    assert torch.equal(item["w2c"][2], raw["w2c"][1])
+
+
+def test_every_parameter_is_trained_once(
+    train_config: MakeConfig, write_samples: Callable[..., Path], tmp_path: Path
+) -> None:
+    task = make_task(train_config(), write_samples(tmp_path / "task", 1))
+    grouped = [id(parameter) for group in task.parameter_groups() for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in task.module.parameters())
+
+
+def make_task(config: TrainMVDiffConfig, samples: Path) -> MVDiffusionTask:
+    data = SampleDataset.from_list(samples, 32)
+    slots = Slots.rig(data.samples, 32)
+    views = SlotDataset(data, slots)
+    pipeline = random_pipeline(config.start.sizes, slots, seed=0)
+    return MVDiffusionTask(pipeline, views, views, "three_choices", DiffusionConfig(), ValidationConfig())
