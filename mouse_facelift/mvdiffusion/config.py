@@ -82,7 +82,7 @@ class StartConfig(Config):
     )
     sizes: ComponentSizes = Field(ComponentSizes(), description="Sizes for random.")
     vae_steps: int = Field(
-        400, ge=1, description="Updates of the VAE on the training pictures before training; random only."
+        300, ge=1, description="Updates of the VAE on the training pictures before training; random only."
     )
     vae_lr: float = Field(4e-3, gt=0, description="Learning rate of the VAE; random only.")
     vae_batch_size: int = Field(3, ge=1, description="Pictures per update of the VAE; random only.")

@@ -91,7 +91,9 @@ class MultiViewUNet(UNet2DConditionModel):
             CheckpointError: a file is missing or damaged, or keys or shapes are not exactly this model's.
         """
         if not folder.is_dir():
-            raise CheckpointError(f"{folder.parent}: no {folder.name}; the folder is not a complete pipeline.")
+            raise CheckpointError(
+                f"{folder.parent}: no {folder.name}; the folder is not a complete pipeline."
+            )
         num_views, attention, stock = parse_config(read_json(folder / "config.json"), folder / "config.json")
         state = read_state(folder)
         if widen:
