@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mouse_facelift"
 LAYERS = [
     {"errors"},
     {"files", "config", "_lazy", "progress", "metrics"},
+    {"pictures", "videos"},
     {"provenance"},
     {"geometry"},
     {"capture"},

@@ -16,6 +16,7 @@ from PIL import Image
 from ..files import atomic_folder, write_json
 from ..geometry import Camera
 from ..progress import bar
+from ..videos import open_video
 from .anatomy import PARTS
 from .animal import MouseShape
 from .config import RecordingConfig
@@ -24,7 +25,6 @@ from .mouse import Mesh, mouse_mesh
 from .raster import render_mesh
 from .rig import ARENA_CENTER_MM, held_out_rig, mammal_rig
 from .room import backdrop, contact_shadow
-from .video import open_video
 
 NOISE_MARGIN = 64
 """A camera's sensor noise is one larger picture, seen through a window that jumps with every frame."""

@@ -4,18 +4,16 @@ import logging
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..errors import ConfigError
-from ..files import atomic_path
 from ..gaussians.gaussians import Gaussians
 from ..gaussians.rendering import Rendering, render
 from ..geometry.rays import CameraBatch, select_views
 from ..metrics import psnr, silhouette_iou
+from ..pictures import contact_sheet, write_png
 from ..samples.datasets import SampleDataset, composite
 from ..training.loop import fit, seed_everything
 from .config import TrainGSLRMConfig
@@ -136,7 +134,8 @@ class GSLRMTask:
                     overlap = silhouette_iou(picture.alpha[0, views], alpha[0, views])
                     scores.setdefault(f"psnr_{kind}", []).append(quality.nanmean())
                     scores.setdefault(f"iou_{kind}", []).append(overlap.mean())
-            write_grid(folder / f"{item['id']}.png", picture.rgb[0], rgb[0])
+            error = (picture.rgb[0] - rgb[0]).abs()
+            write_png(folder / f"{item['id']}.png", contact_sheet(rgb[0], picture.rgb[0], error))
         return {name: float(torch.stack(values).nanmean()) for name, values in scores.items()}
 
     def export(self, module: nn.Module, folder: Path) -> None:
@@ -157,22 +156,6 @@ def draw_views(samples: int, views: int, count: int, generator: torch.Generator)
 def spread_views(views: int, count: int) -> list[int]:
     """The same `count` of `views` indices every time, evenly spread."""
     return [index * views // count for index in range(count)]
-
-
-def write_grid(path: Path, images: Tensor, targets: Tensor) -> None:
-    """Write a PNG with one column a view: the real view, the rendering, their absolute difference.
-
-    Args:
-        path: The PNG.
-        images: Renderings. [V, 3, H, W]
-        targets: Real views in [0, 1]. [V, 3, H, W]
-    """
-    images = images.clamp(0, 1)
-    rows = torch.stack([targets, images, (images - targets).abs()])
-    grid = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    pixels = (grid.float() * 255).round().byte().cpu().numpy()
-    with atomic_path(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary)
 
 
 def _check_view_counts(config: TrainGSLRMConfig, dataset: SampleDataset, validation: SampleDataset) -> None:

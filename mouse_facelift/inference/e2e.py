@@ -92,7 +92,7 @@ class EndToEnd:
 def choose_reference(slots: Slots, wanted: int | None) -> int:
     """The camera id of the one view that is shown.
 
-    Canonical FaceLift slots are relative to whatever view is shown; a rig's slots are tied to their reference.
+    FaceLift's slots are relative to whatever view is shown; a rig's are tied to their reference.
 
     Raises:
         ConfigError: a rig's slots and another reference.

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..files import write_json
 from ..gaussians import Gaussians, render
 from ..gaussians.filters import FilterReport
-from ..gaussians.video import render_turntable, to_uint8, write_video
+from ..gaussians.turntable import render_turntable
 from ..metrics import psnr, silhouette_iou, ssim
+from ..pictures import contact_sheet, write_png
 from ..samples.datasets import composite
+from ..videos import write_video
 from .config import InferConfig
 from .inputs import Views
 
@@ -57,7 +58,7 @@ def write_results(
     result.gaussians.save_ply(folder / "gaussians.ply")
     if result.generated is not None:
         for view_id, picture in zip(result.generated_ids, result.generated, strict=True):
-            _save(folder / "views" / f"cam_{view_id:03d}.png", picture)
+            write_png(folder / "views" / f"cam_{view_id:03d}.png", picture)
     rows = _render_real_cameras(folder, views, result, config) if views.K is not None else []
     if config.turntable.frames:
         turn = config.turntable
@@ -99,11 +100,11 @@ def _render_real_cameras(
     }
     rows = []
     for index, view_id in enumerate(views.view_ids):
-        _save(folder / f"render_cam_{view_id:03d}.png", picture.rgb[index])
+        write_png(folder / f"render_cam_{view_id:03d}.png", picture.rgb[index])
         role = "input" if view_id in result.shown_ids else "held_out"
         values = {name: _finite(value[index]) for name, value in scores.items()}
         rows.append({"view_id": view_id, "role": role, **values})
-    _save(folder / "comparison.png", torch.cat([_row(real), _row(picture.rgb)], dim=-2))
+    write_png(folder / "comparison.png", contact_sheet(real, picture.rgb))
     return rows
 
 
@@ -120,13 +121,3 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _finite(value: Tensor) -> float | None:
     number = float(value)
     return number if np.isfinite(number) else None
-
-
-def _row(pictures: Tensor) -> Tensor:
-    """Pictures side by side. [V, 3, H, W] -> [3, H, V*W]"""
-    return torch.cat(list(pictures), dim=-1)
-
-
-def _save(path: Path, picture: Tensor) -> None:
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(to_uint8(picture)).save(path)

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ..files import atomic_path
 from ..metrics import psnr
+from ..pictures import contact_sheet, write_png
 
 
 def view_metrics(generated: Tensor, real: Tensor, alpha: Tensor, names: Sequence[str]) -> dict[str, float]:
@@ -39,12 +38,7 @@ def write_grid(path: Path, reference: Tensor, real: Tensor, generated: Tensor) -
         real: [V, 3, H, W]
         generated: [V, 3, H, W]
     """
-    error = (generated - real).abs()
-    blank = torch.ones_like(reference)
-    rows = [
-        torch.cat([left, *views], dim=-1)
-        for left, views in ((reference, real), (blank, generated), (blank, error))
-    ]
-    pixels = torch.cat(rows, dim=-2).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
+    left = reference[None]
+    blank = torch.ones_like(left)
+    rows = ((left, real), (blank, generated), (blank, (generated - real).abs()))
+    write_png(path, contact_sheet(*(torch.cat(row) for row in rows)))

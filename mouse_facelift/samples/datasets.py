@@ -111,9 +111,11 @@ def resize_view(rgba: NDArray[np.uint8], camera: Camera, size: int) -> tuple[NDA
     alpha = picture[..., 3:]
     interpolation = cv2.INTER_AREA if size < width else cv2.INTER_CUBIC
     premultiplied = np.concatenate([picture[..., :3] * alpha, alpha], axis=-1)
-    small: NDArray[np.float32] = cv2.resize(premultiplied, (size, size), interpolation=interpolation).clip(0, 1)
+    small: NDArray[np.float32] = cv2.resize(premultiplied, (size, size), interpolation=interpolation).clip(
+        0, 1
+    )
     small[..., :3] = np.where(small[..., 3:] > 0, small[..., :3] / small[..., 3:].clip(1e-6), 1).clip(0, 1)
-    return small, camera.resized(size, size)[0]
+    return small.astype(np.float32), camera.resized(size, size)[0]
 
 
 def composite(rgba: Tensor, background: float | Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     checkpoints = list_checkpoints(path)
     if not checkpoints:
         raise CheckpointError(
-            f"{path}: holds no complete checkpoint; expected {checkpoint_folder(path, 0).parent}/step_XXXXXXXX/."
+            f"{path}: holds no complete checkpoint; expected {path}/checkpoints/step_XXXXXXXX/."
         )
     newest = checkpoints[-1]
     log.info("%s: taking its newest checkpoint, step %d", path, newest.step)

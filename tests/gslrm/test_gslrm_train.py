@@ -15,7 +15,7 @@ from mouse_facelift.geometry import Camera
 from mouse_facelift.geometry.rays import pixel_rays
 from mouse_facelift.gslrm import GSLRM, TrainGSLRMConfig, load_gslrm, save_gslrm
 from mouse_facelift.gslrm import train as gslrm_train
-from mouse_facelift.gslrm.train import GSLRMTask, draw_views, spread_views, write_grid
+from mouse_facelift.gslrm.train import GSLRMTask, draw_views, spread_views
 from mouse_facelift.samples.datasets import SampleDataset
 from mouse_facelift.samples.format import write_list, write_sample
 from mouse_facelift.training.logging import read_log
@@ -145,15 +145,6 @@ def test_validation_reports_inputs_and_held_out_views_apart(task: GSLRMTask, tmp
     grids = sorted(tmp_path.glob("*.png"))
     assert [path.stem for path in grids] == ["ball_0", "ball_1", "ball_2"]
     assert Image.open(grids[0]).size == (VIEWS * SIZE, 3 * SIZE)
-
-
-def test_grid_shows_real_view_rendering_and_difference(tmp_path: Path) -> None:
-    targets, images = torch.full((2, 3, 4, 5), 0.8), torch.full((2, 3, 4, 5), 0.2)
-    images[1] = 1.7
-    write_grid(tmp_path / "grid.png", images, targets)
-    grid = np.asarray(Image.open(tmp_path / "grid.png"))
-    assert grid.shape == (12, 10, 3)
-    assert [grid[row, column, 0] for row in (0, 4, 8) for column in (0, 5)] == [204, 204, 51, 255, 153, 51]
 
 
 def test_run_trains_validates_and_leaves_weights_that_load(config: TrainGSLRMConfig) -> None:

@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mouse_facelift.pictures import contact_sheet, to_uint8, write_png
+
+
+def test_eight_bit_values_are_clamped_and_rounded():
+    rgb = torch.tensor([-1.0, 0.5, 7.0])[:, None, None].expand(3, 2, 4)
+    assert to_uint8(rgb).shape == (2, 4, 3)
+    assert to_uint8(rgb)[0, 0].tolist() == [0, 128, 255]
+
+
+def test_contact_sheet_has_a_row_for_each_stack_and_a_column_for_each_picture(tmp_path: Path) -> None:
+    upper, lower = torch.full((2, 3, 4, 5), 0.8), torch.full((2, 3, 4, 5), 0.2)
+    lower[1] = 1.7
+    write_png(tmp_path / "new" / "grid.png", contact_sheet(upper, lower))
+    grid = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
+    assert grid.shape == (8, 10, 3)
+    assert [grid[row, column, 0] for row in (0, 4) for column in (0, 5)] == [204, 204, 51, 255]
