@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 user error, 130 interrupted, 1 a bug. Rooms are imported only when their command runs.
 """
 
+import errno
 import importlib
 import logging
 import traceback
@@ -18,6 +19,17 @@ from . import __version__, progress
 from .errors import MflError
 
 USER_ERROR, INTERRUPTED, BUG = 2, 130, 1
+
+REFUSALS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+)
+"""What the file system says when an output folder cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +71,23 @@ SUBCOMMANDS = {
 
 
 class ConfigCommand(TyperCommand):
-    """A command whose `--help` ends with the table of its configuration keys."""
+    """A command whose `--help` ends with its configuration keys."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Show the usual help, then every key with its type, default and meaning."""
         super().format_help(ctx, formatter)
         from rich.console import Console
-        from rich.table import Table
+        from rich.padding import Padding
 
         from .config import describe
 
-        table = Table("key", "type", "default", "meaning", title="Configuration keys", title_justify="left")
+        console = Console(markup=False, highlight=False)
+        console.print(" Configuration keys, for the file and as KEY=VALUE\n")
         for field in describe(_load(SUBCOMMANDS[str(self.name)].config)):
-            table.add_row(field.key, field.type, field.default, field.description)
-        Console(markup=False).print(table)
+            # A list and not a table: keys must be readable in full on a terminal of any width.
+            default = "required" if field.default == "required" else f"default {field.default}"
+            console.print(f" {field.key}  ({field.type}; {default})", soft_wrap=True)
+            console.print(Padding(field.description, (0, 0, 0, 5)))
 
 
 app = typer.Typer(
@@ -135,18 +150,27 @@ def _run(
     try:
         config = load_config(_load(subcommand.config), path, overrides)
         _load(subcommand.entry)(config, dry_run=dry_run)
-    except MflError as error:
-        if debug:
-            traceback.print_exc()
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(USER_ERROR) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    except Exception:  # noqa: BLE001 - the one place that may: it reports and exits
-        traceback.print_exc()
-        typer.echo("This is a bug in mouse-facelift; please report it with the lines above.", err=True)
-        raise typer.Exit(BUG) from None
+    except Exception as error:  # noqa: BLE001 - the one place that may: it reports and exits
+        message = _user_message(error)
+        if message is None or debug:
+            traceback.print_exc()
+        if message is None:
+            typer.echo("This is a bug in mouse-facelift; please report it with the lines above.", err=True)
+            raise typer.Exit(BUG) from None
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+
+
+def _user_message(error: Exception) -> str | None:
+    """What to tell the user where the cause lies with the request or the file system; None for a bug."""
+    if isinstance(error, MflError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return f"{error.strerror}: {error.filename}. Check the path, its permissions and the free space."
+    return None
 
 
 def _load(place: str) -> Any:

@@ -75,7 +75,10 @@ def _versions() -> dict[str, str]:
 
 def _git_revision() -> str | None:
     """The code's commit, with a mark if files differ from it; None outside a checkout."""
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        # Installed somewhere: a repository around it would be another project's.
+        return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

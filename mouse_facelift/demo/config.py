@@ -1,5 +1,7 @@
 """What a synthetic recording is made of."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from ..config import Config
@@ -27,3 +29,18 @@ class RecordingConfig(Config):
     def truth_frames(self) -> range:
         """Indices of the frames that have true masks and novel views."""
         return range(0, self.frames, self.truth_every)
+
+
+class DemoConfig(Config):
+    """The whole pipeline, small, on a synthetic recording; each stage is the real command."""
+
+    output: Path = Field(Path("outputs/demo"), description="Folder of everything that the demo makes.")
+    stages: Path | None = Field(
+        None, description="Folder with preprocess.yaml, train_mvdiff.yaml, ...; null takes configs/demo."
+    )
+    recording: RecordingConfig = Field(RecordingConfig(), description="The synthetic recording.")
+    preprocess: list[str] = Field([], description="Settings on top of preprocess.yaml, as key.sub=value.")
+    train_mvdiff: list[str] = Field([], description="Settings on top of train_mvdiff.yaml.")
+    train_gslrm: list[str] = Field([], description="Settings on top of train_gslrm.yaml.")
+    infer: list[str] = Field([], description="Settings on top of infer.yaml, for both modes.")
+    samples: int = Field(3, ge=1, description="Held-out samples to reconstruct.")

@@ -18,8 +18,8 @@ def first_hull_depth(
 ) -> Tensor:
     """Distance along each foreground pixel's ray to the first point that lies inside every silhouette.
 
-    A point outside another view's picture is unknown there: such a view has no say, but at least half of the
-    views must see the point.
+    A point outside another view's picture is unknown there: such a view has no say, but more than half of the
+    views must see the point. Two opposite cameras alone see the same outline and could not carve.
 
     Args:
         alpha: Silhouettes of the input views. [B, V, H, W]
@@ -69,4 +69,4 @@ def _inside(
         shown = silhouette[row.clamp(0, height - 1), column.clamp(0, width - 1)]
         inside &= shown | ~seen
         votes += seen
-    return inside & (votes >= len(silhouettes) / 2)
+    return inside & (votes > len(silhouettes) / 2)

@@ -8,9 +8,17 @@ if TYPE_CHECKING:
     from ..geometry.rays import CameraBatch
     from .config import GSLRMConfig, TrainGSLRMConfig
     from .model import GSLRM
-    from .weights import load_gslrm, save_gslrm
+    from .weights import find_weights, load_gslrm, save_gslrm
 
-__all__ = ["GSLRM", "CameraBatch", "GSLRMConfig", "TrainGSLRMConfig", "load_gslrm", "save_gslrm"]
+__all__ = [
+    "GSLRM",
+    "CameraBatch",
+    "GSLRMConfig",
+    "TrainGSLRMConfig",
+    "find_weights",
+    "load_gslrm",
+    "save_gslrm",
+]
 
 __getattr__ = lazy_exports(
     __name__,
@@ -19,6 +27,7 @@ __getattr__ = lazy_exports(
         "GSLRM": "model",
         "GSLRMConfig": "config",
         "TrainGSLRMConfig": "config",
+        "find_weights": "weights",
         "load_gslrm": "weights",
         "save_gslrm": "weights",
     },

@@ -40,6 +40,17 @@ class GSLRMConfig(Config):
         0.25, gt=0, description="hull: farthest a Gaussian can lie from that point, model units."
     )
     hull_samples: int = Field(96, ge=8, description="hull: points tested along each ray.")
+    tokens: Literal["dense", "foreground"] = Field(
+        "dense",
+        description="dense: every patch becomes a token (published weights); foreground: only patches that see "
+        "the animal, so that cost follows the animal and not the picture.",
+    )
+    token_margin: int = Field(1, ge=0, description="foreground: patches kept around the animal's own.")
+    token_multiple: int = Field(
+        64,
+        ge=1,
+        description="foreground: tokens are rounded up to a multiple of this, so that few lengths occur.",
+    )
     gradient_checkpointing: bool = Field(
         True, description="Recompute blocks in the backward pass: less memory, about a third more time."
     )

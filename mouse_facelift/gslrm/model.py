@@ -15,7 +15,7 @@ from ..gaussians.gaussians import Gaussians
 from ..geometry.hull_depth import first_hull_depth
 from ..geometry.rays import CameraBatch, pixel_rays
 from .config import GSLRMConfig
-from .tokens import Patchify, patchify, posed_images
+from .tokens import Patchify, foreground_patches, patchify, posed_images
 
 INIT_STD = 0.02
 CONDITION_CHANNELS = 9
@@ -56,6 +56,7 @@ class GSLRM(nn.Module):
     """Six, four or any number of posed views -> Gaussians, in one pass.
 
     The order of the views does not matter; there is no positional embedding, the rays say where a token is.
+    That also allows leaving out tokens of background.
     """
 
     def __init__(self, config: GSLRMConfig) -> None:
@@ -80,16 +81,17 @@ class GSLRM(nn.Module):
 
         Args:
             images: In [0, 1], already composited on the background the model was trained with (white for the
-                published weights). A fourth channel is the silhouette: needed with `depth_anchor: hull`, else
-                ignored. [B, V, 3 or 4, H, W]
+                published weights). A fourth channel is the silhouette: needed with `depth_anchor: hull` and
+                `tokens: foreground`, else ignored. [B, V, 3 or 4, H, W]
             cameras: Cameras of exactly these pixels, model units.
 
         Returns:
-            `free_gaussians + V * H * W` Gaussians per sample, float32, batched [B, N, ...].
+            `free_gaussians` and one Gaussian for each pixel of the tokens' patches (`V * H * W` if dense) per
+            sample, float32, batched [B, N, ...].
 
         Raises:
             DataError: shapes do not belong together, H or W is not a multiple of the patch size, or the
-                silhouettes that the depth anchor needs are not given.
+                silhouettes are needed and not given.
         """
         return self.raw_gaussians(images, cameras).activate()
 
@@ -97,17 +99,31 @@ class GSLRM(nn.Module):
         """As `forward`, without the activations: means are final, the constant biases are added."""
         _check(images, cameras, self.config)
         origins, directions = pixel_rays(cameras.K, cameras.w2c, *images.shape[-2:])
-        tokens = self.trunk(posed_images(images[:, :, :3], origins, directions))
+        kept = self._kept_patches(images)
+        tokens = self.trunk(posed_images(images[:, :, :3], origins, directions), kept)
         # In half precision depths would come in steps of up to 0.016 (facelift_spec 1.14).
         with torch.autocast(tokens.device.type, enabled=False):
             depth, reach = self._anchor(images, cameras, origins, directions)
-            return self._decode(tokens.float(), origins + depth * directions, reach * directions)
+            anchors = self._per_gaussian(origins + depth * directions, kept)
+            return self._decode(tokens.float(), anchors, self._per_gaussian(reach * directions, kept))
 
-    def trunk(self, conditioned: Tensor) -> Tensor:
-        """Nine-channel images [B, V, 9, H, W] -> tokens, the free ones first. [B, L, width]"""
+    def trunk(self, conditioned: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Nine-channel images to tokens, the free ones first.
+
+        Args:
+            conditioned: [B, V, 9, H, W]
+            kept: Indices of the patches that become tokens, ascending; None takes all. [B, K]
+
+        Returns:
+            [B, free_gaussians + K, width]
+        """
+        cut, embed = self.patch_embedder
+        patches = cut(conditioned)
+        if kept is not None:
+            patches = take(patches, kept)
         free = self.gaussian_position_embeddings.expand(len(conditioned), -1, -1)
         # Concatenating with a float32 tensor keeps the residual stream in float32 under autocast.
-        x = self.input_layer_norm(torch.cat([free, self.patch_embedder(conditioned)], dim=1))
+        x = self.input_layer_norm(torch.cat([free, embed(patches)], dim=1))
         recompute = self.config.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in self.transformer_layers:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
@@ -132,8 +148,16 @@ class GSLRM(nn.Module):
             reach = torch.where(hull.isnan(), reach, self.config.hull_offset)
         return depth, reach
 
-    def _decode(self, tokens: Tensor, anchors: Tensor, reach: Tensor) -> RawGaussians:
-        """Tokens, and per pixel the anchor point and the largest step from it, to Gaussians."""
+    def _kept_patches(self, images: Tensor) -> Tensor | None:
+        if self.config.tokens == "dense":
+            return None
+        settings = self.config
+        return foreground_patches(
+            images[:, :, 3], settings.patch_size, settings.token_margin, settings.token_multiple
+        )
+
+    def _decode(self, tokens: Tensor, anchors: Tensor, steps: Tensor) -> RawGaussians:
+        """Tokens, and per pixel the anchor point and the largest step from it [B, N, 3], to Gaussians."""
         free_tokens, pixel_tokens = tokens.tensor_split([self.config.free_gaussians], dim=1)
         free = self.gaussian_upsampler(free_tokens)
         pixel = self.pixel_gaussian_decoder(pixel_tokens).unflatten(-1, (-1, sum(self.split))).flatten(1, 2)
@@ -141,18 +165,20 @@ class GSLRM(nn.Module):
         xyz, sh, scale, quats, opacity = torch.cat([free, pixel], dim=1).split(self.split, dim=-1)
         n = self.config.free_gaussians
         signed = 2 * xyz[:, n:].mean(dim=-1, keepdim=True).sigmoid() - 1
-        on_rays = self._per_gaussian(anchors) + signed * self._per_gaussian(reach)
         return RawGaussians(
-            means=torch.cat([xyz[:, :n], on_rays], dim=1),
+            means=torch.cat([xyz[:, :n], anchors + signed * steps], dim=1),
             sh=sh.unflatten(-1, (-1, 3)),
             log_scales=(scale + self.config.scale_bias).clamp(max=self.config.scale_max),
             quats=quats,
             logit_opacities=opacity[..., 0] + self.config.opacity_bias,
         )
 
-    def _per_gaussian(self, images: Tensor) -> Tensor:
-        """Values per pixel [B, V, 3, H, W] in the order of the pixel Gaussians. [B, V * H * W, 3]"""
-        return patchify(images, self.config.patch_size).reshape(len(images), -1, images.shape[2])
+    def _per_gaussian(self, images: Tensor, kept: Tensor | None) -> Tensor:
+        """Values per pixel [B, V, 3, H, W] in the order of the pixel Gaussians. [B, N, 3]"""
+        patches = patchify(images, self.config.patch_size)
+        if kept is not None:
+            patches = take(patches, kept)
+        return patches.reshape(len(images), -1, images.shape[2])
 
 
 class Block(nn.Module):
@@ -211,6 +237,11 @@ class FreeGaussianHead(nn.Module):
         return self.linear(self.layernorm(x))
 
 
+def take(patches: Tensor, kept: Tensor) -> Tensor:
+    """Rows of each sample. [B, L, C] and indices [B, K] -> [B, K, C]"""
+    return patches.gather(1, kept[..., None].expand(-1, -1, patches.shape[-1]))
+
+
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     layer = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(layer.weight, std=INIT_STD)
@@ -228,9 +259,10 @@ def _check(images: Tensor, cameras: CameraBatch, config: GSLRMConfig) -> None:
             f"images have shape {shape} and type {images.dtype}, "
             "expected float [B, V, 3 or 4, H, W] in [0, 1]."
         )
-    if config.depth_anchor == "hull" and shape[2] != 4:
+    if shape[2] != 4 and (config.depth_anchor == "hull" or config.tokens == "foreground"):
         raise DataError(
-            f"images have {shape[2]} channels, but depth_anchor is hull: the fourth must be the silhouette."
+            f"images have {shape[2]} channels, but depth_anchor is {config.depth_anchor} and tokens is "
+            f"{config.tokens}: a fourth channel with the silhouette is needed."
         )
     if cameras.K.shape[:2] != shape[:2]:
         raise DataError(

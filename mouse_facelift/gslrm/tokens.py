@@ -1,5 +1,7 @@
-"""From posed images to patch vectors and back: nine conditioning channels, the published patch order."""
+"""From posed images to patches: nine conditioning channels, the published order, and which to keep."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from ..errors import DataError
@@ -46,21 +48,30 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     return patches.permute(0, 1, 3, 5, 4, 6, 2).reshape(B, V * (H // p) * (W // p), p * p * C)
 
 
-def unpatchify(tokens: Tensor, patch_size: int, height: int, width: int) -> Tensor:
-    """Undo `patchify`: values per pixel, such as those of the pixel Gaussians, become images.
+def foreground_patches(alpha: Tensor, patch_size: int, margin: int, multiple: int) -> Tensor:
+    """Choose the patches that see the animal, the same number in every sample of a batch.
+
+    The largest need counts, rounded up; the others are filled with their nearest background patches, so that
+    attention needs no mask.
 
     Args:
-        tokens: [B, V * H/p * W/p, p * p * C]
-        patch_size: Side p of a patch.
-        height: H in pixels.
-        width: W in pixels.
+        alpha: Silhouettes. [B, V, H, W]
+        patch_size: Side p of a patch; divides H and W.
+        margin: Patches kept around those with alpha above 0, in rings of eight neighbours.
+        multiple: The number of patches is a multiple of this, or all patches.
 
     Returns:
-        [B, V, C, H, W]
+        Indices into the tokens of `patchify`, ascending. [B, K]
     """
-    p = patch_size
-    patches = tokens.reshape(len(tokens), -1, height // p, width // p, p, p, tokens.shape[-1] // (p * p))
-    return patches.permute(0, 1, 6, 2, 4, 3, 5).flatten(5).flatten(3, 4)
+    covered = F.max_pool2d((alpha > 0).float(), patch_size)
+    rings = torch.zeros_like(covered)
+    for _ in range(max(covered.shape[-2:])):
+        rings += covered == 0
+        covered = F.max_pool2d(covered, 3, stride=1, padding=1)
+    rings = rings.flatten(1)
+    needed = int((rings <= margin).sum(dim=1).max())
+    count = min(rings.shape[1], -(-needed // multiple) * multiple)
+    return rings.argsort(dim=1, stable=True)[:, :count].sort(dim=1).values
 
 
 class Patchify(nn.Module):

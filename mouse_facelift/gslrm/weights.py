@@ -53,7 +53,7 @@ def load_gslrm(
     Raises:
         CheckpointError: nothing there, unreadable, not a GS-LRM, or contradicting `config`.
     """
-    file = _resolve(Path(path))
+    file = find_weights(Path(path))
     state = _read_state(file)
     config = _choose_config(file, state, config)
     _check_state(file, state, config)
@@ -115,8 +115,12 @@ def infer_config(state: Mapping[str, Tensor], file: Path) -> GSLRMConfig:
         raise CheckpointError(f"{file}: fits no GS-LRM: {' '.join(str(error).split())}") from None
 
 
-def _resolve(path: Path) -> Path:
-    """The file that holds the weights."""
+def find_weights(path: Path) -> Path:
+    """The file that holds the weights; see `load_gslrm` for what `path` may be.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     if path.is_file():
         return path
     if not path.is_dir():

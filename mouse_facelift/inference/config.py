@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..config import Config
 from ..gaussians.config import FilterConfig
@@ -45,7 +45,9 @@ class InferConfig(Config):
         None, ge=16, description="Side of GS-LRM's input in pixels; null keeps the size of its views."
     )
     input_views: list[int] | None = Field(
-        None, description="Camera ids shown to GS-LRM (mode direct), the others are held out; null shows all."
+        None,
+        min_length=2,
+        description="Camera ids shown to GS-LRM (mode direct), the others are held out; null shows all.",
     )
     reference_view: int | None = Field(
         None, description="Camera id of the one view (mode e2e); null takes that of MVDiffusion's training."
@@ -53,7 +55,9 @@ class InferConfig(Config):
     image_fill: float = Field(
         0.6, gt=0, le=1, description="Share of the side that the animal of a lone picture gets (mode e2e)."
     )
-    background: float = Field(1.0, ge=0, le=1, description="Grey level behind the animal.")
+    background: float = Field(
+        1.0, ge=0, le=1, description="Grey level behind the animal; 1 (white) in mode e2e."
+    )
     diffusion: DiffusionConfig = Field(DiffusionConfig(), description="Sampling of MVDiffusion.")
     filter: FilterConfig = Field(FilterConfig(), description="Which Gaussians are kept.")
     turntable: TurntableConfig = Field(TurntableConfig(), description="The video.")
@@ -63,10 +67,27 @@ class InferConfig(Config):
     )
     overwrite: bool = Field(False, description="Do finished samples again instead of keeping them.")
 
+    @field_validator("input_views")
+    @classmethod
+    def _views_once(cls, views: list[int] | None) -> list[int] | None:
+        if views is not None and len(set(views)) < len(views):
+            raise ValueError("every camera id should be there once")
+        return views
+
     @model_validator(mode="after")
-    def _e2e_needs_mvdiffusion(self) -> Self:
-        if self.mode == "e2e" and self.mvdiffusion is None:
+    def _fits_the_mode(self) -> Self:
+        if self.mode == "direct":
+            if self.mvdiffusion is not None:
+                raise ValueError("mode direct does not use mvdiffusion; remove it or set mode=e2e")
+            if self.reference_view is not None:
+                raise ValueError("mode direct has no reference_view; set input_views, or mode=e2e")
+            return self
+        if self.mvdiffusion is None:
             raise ValueError("mode e2e needs mvdiffusion=DIR, an MVDiffusion pipeline folder or training run")
-        if self.mode == "direct" and self.mvdiffusion is not None:
-            raise ValueError("mode direct does not use mvdiffusion; remove it or set mode=e2e")
+        if self.input_views is not None:
+            raise ValueError("mode e2e shows one view, not input_views; set reference_view, or mode=direct")
+        if self.background != 1:
+            raise ValueError(
+                f"background is {self.background}, but mode e2e needs 1: MVDiffusion makes its views on white"
+            )
         return self

@@ -5,19 +5,48 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..gaussians import Gaussians
+from ..gaussians.filters import filter_gaussians
 from ..geometry.rays import CameraBatch
 from ..gslrm import GSLRM
+from ..samples.datasets import composite
+from .config import InferConfig
+from .inputs import Views
+from .results import Reconstruction
+
+
+class Direct:
+    """GS-LRM on a sample's real views, as a function from views to a reconstruction.
+
+    Args:
+        config: Of the inference.
+        model: GS-LRM, in eval mode.
+    """
+
+    def __init__(self, config: InferConfig, model: GSLRM) -> None:
+        self.config, self.model = config, model
+
+    def __call__(self, views: Views) -> Reconstruction:
+        """Look at `config.input_views`; the other views serve the metrics alone."""
+        if views.K is None or views.w2c is None:
+            raise DataError("these views have no cameras; direct mode needs a sample. Use mode=e2e.")
+        shown = tuple(self.config.input_views or views.view_ids)
+        indices = [views.position(view_id) for view_id in shown]
+        rgba = views.rgba[indices]
+        pictures = torch.cat([composite(rgba, self.config.background), rgba[:, 3:]], dim=1)
+        gaussians = reconstruct(self.model, pictures, views.K[indices], views.w2c[indices])
+        filtered, report = filter_gaussians(gaussians, self.config.filter)
+        return Reconstruction(filtered, report, shown)
 
 
 @torch.no_grad()
-def reconstruct(model: GSLRM, rgb: Tensor, K: Tensor, w2c: Tensor) -> Gaussians:
+def reconstruct(model: GSLRM, pictures: Tensor, K: Tensor, w2c: Tensor) -> Gaussians:
     """Run GS-LRM on one sample.
 
     The Gaussians are computed in fp32: half precision quantises depth (facelift_spec, fact 14).
 
     Args:
         model: In eval mode.
-        rgb: Input views on their background, in [0, 1]. [V, 3, H, W]
+        pictures: Input views: RGB on their background, and the silhouette, in [0, 1]. [V, 4, H, W]
         K: Intrinsics of exactly these pixels. [V, 3, 3]
         w2c: World-to-camera, model units. [V, 4, 4]
 
@@ -25,13 +54,13 @@ def reconstruct(model: GSLRM, rgb: Tensor, K: Tensor, w2c: Tensor) -> Gaussians:
         Gaussians without a batch axis, model units.
 
     Raises:
-        DataError: fewer than two views.
+        DataError: fewer than two views, or a size that is not a multiple of the model's patches.
     """
-    if rgb.shape[0] < 2:
+    if pictures.shape[0] < 2:
         raise DataError(
-            f"GS-LRM got {rgb.shape[0]} view; direct mode needs at least two. For one view use mode=e2e."
+            f"GS-LRM got {pictures.shape[0]} view; direct mode needs at least two. For one view use mode=e2e."
         )
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        gaussians = model(rgb[None].to(device), CameraBatch(K[None].to(device), w2c[None].to(device)))
+        gaussians = model(pictures[None].to(device), CameraBatch(K[None].to(device), w2c[None].to(device)))
     return gaussians[0].to(torch.float32)

@@ -19,6 +19,12 @@ from .direct import reconstruct
 from .inputs import Views
 from .results import Reconstruction
 
+BACKGROUND = 1.0
+"""MVDiffusion is shown, and makes, pictures on white."""
+
+NOISE_LEVEL, ANIMAL_LEVEL = 0.02, 0.10
+"""Distance from the background's colour up to which a pixel is background, and from which on it is animal."""
+
 
 @dataclass(frozen=True)
 class SlotCameras:
@@ -64,18 +70,20 @@ class EndToEnd:
         """Look at the reference view only; the other views serve the metrics alone."""
         shown = views.view_ids[0] if views.K is None else self.reference
         reference = views.position(shown)
-        picture = composite(views.rgba[reference], self.config.background)
+        picture = composite(views.rgba[reference], BACKGROUND)
         generated = self._generate(_resized(picture[None], self.image_size))
         cameras = slot_cameras(self.pipeline.slots, views, reference)
         size = self.config.image_size or self.image_size
         K = cameras.K.clone()
         K[:, :2] *= size / self.image_size
-        gaussians = reconstruct(self.model, _resized(generated, size), K, cameras.w2c)
+        # Silhouettes first: resizing mixes the animal into pixels around it, and all of them would count.
+        pictures = torch.cat([generated, estimate_silhouettes(generated, BACKGROUND)], dim=1)
+        gaussians = reconstruct(self.model, _resized(pictures, size), K, cameras.w2c)
         filtered, report = filter_gaussians(gaussians, self.config.filter)
         return Reconstruction(filtered, report, (shown,), generated, cameras.view_ids)
 
     def _generate(self, picture: Tensor) -> Tensor:
-        """[1, 3, S, S] -> [V, 3, S, S], on their background."""
+        """[1, 3, S, S] -> [V, 3, S, S], both on white."""
         diffusion = self.config.diffusion
         # One generator a sample: a result depends neither on the order of samples nor on their number.
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -138,6 +146,24 @@ def slot_cameras(slots: Slots, views: Views, reference: int) -> SlotCameras:
     )
 
 
+def estimate_silhouettes(pictures: Tensor, background: float) -> Tensor:
+    """Soft silhouettes of pictures that were generated on a uniform background, so have no alpha.
+
+    What is coloured as the background cannot be told from it: highlights on the animal become holes, a shadow
+    that the model paints counts as animal, and so do pixels at the edge that show a tenth of a dark animal.
+    Never use it where real alpha exists.
+
+    Args:
+        pictures: RGB in [0, 1]. [V, 3, H, W]
+        background: Its grey level.
+
+    Returns:
+        0 for the background, 1 for the animal, 0.5 halfway between the two levels. [V, 1, H, W]
+    """
+    distance = (pictures - background).abs().amax(dim=1, keepdim=True)
+    return ((distance - NOISE_LEVEL) / (ANIMAL_LEVEL - NOISE_LEVEL)).clamp(0, 1)
+
+
 def _as_tensors(view_ids: Sequence[int], cameras: Sequence[Camera]) -> SlotCameras:
     K = torch.from_numpy(np.stack([camera.K for camera in cameras])).float()
     w2c = torch.from_numpy(np.stack([camera.w2c for camera in cameras])).float()
@@ -145,7 +171,7 @@ def _as_tensors(view_ids: Sequence[int], cameras: Sequence[Camera]) -> SlotCamer
 
 
 def _resized(pictures: Tensor, size: int) -> Tensor:
-    """Square pictures at another size, anti-aliased. [N, 3, H, H] -> [N, 3, S, S]"""
+    """Square pictures at another size, anti-aliased. [N, C, H, H] -> [N, C, S, S]"""
     if pictures.shape[-1] == size:
         return pictures
     return F.interpolate(pictures, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -13,7 +13,8 @@ from ..errors import DataError
 from ..samples.datasets import load_sample
 from ..samples.format import CAMERAS_FILE, read_list, read_rgba, read_sample
 
-PICTURES = {".png", ".webp", ".tif", ".tiff"}
+PICTURES = {".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
+"""What is a picture and not a list; those that cannot have alpha are refused on reading."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Source:
         """Whether it is a lone picture, without cameras."""
         return self.path.is_file()
 
+    @property
+    def file(self) -> Path:
+        """The picture, or the sample's cameras file."""
+        return self.path if self.is_picture else self.path / CAMERAS_FILE
+
     def read(self, image_size: int | None, fill: float) -> Views:
         """Read the pictures.
 
@@ -86,7 +92,8 @@ def find_sources(path: Path, limit: int = 0) -> list[Source]:
     elif (path / CAMERAS_FILE).is_file():
         folders = [path]
     elif path.is_dir():
-        folders = sorted(file.parent for file in path.glob(f"*/{CAMERAS_FILE}"))
+        # Hidden folders are what a killed `mfl preprocess` left.
+        folders = sorted(file.parent for file in path.glob(f"[!.]*/{CAMERAS_FILE}"))
     else:
         raise DataError(f"{path}: no such file or folder; expected a sample, list, data set or picture.")
     if not folders:

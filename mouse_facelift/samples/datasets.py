@@ -105,17 +105,17 @@ def resize_view(rgba: NDArray[np.uint8], camera: Camera, size: int) -> tuple[NDA
     height, width = rgba.shape[:2]
     if height != width:
         raise DataError(f"picture is {width}x{height}, expected a square one.")
-    picture = rgba.astype(np.float32) / 255
+    picture = rgba.astype(np.float32) / np.float32(255)
     if size == width:
         return picture, camera
     alpha = picture[..., 3:]
     interpolation = cv2.INTER_AREA if size < width else cv2.INTER_CUBIC
     premultiplied = np.concatenate([picture[..., :3] * alpha, alpha], axis=-1)
-    small: NDArray[np.float32] = cv2.resize(premultiplied, (size, size), interpolation=interpolation).clip(
-        0, 1
-    )
-    small[..., :3] = np.where(small[..., 3:] > 0, small[..., :3] / small[..., 3:].clip(1e-6), 1).clip(0, 1)
-    return small.astype(np.float32), camera.resized(size, size)[0]
+    small = cv2.resize(premultiplied, (size, size), interpolation=interpolation).clip(0, 1)
+    coverage = small[..., 3:]
+    straight = np.where(coverage > 0, small[..., :3] / coverage.clip(1e-6), 1).clip(0, 1)
+    resized = np.concatenate([straight, coverage], axis=-1).astype(np.float32)
+    return resized, camera.resized(size, size)[0]
 
 
 def composite(rgba: Tensor, background: float | Tensor) -> Tensor:

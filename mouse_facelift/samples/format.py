@@ -155,7 +155,10 @@ def read_list(path: Path) -> list[Path]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such list file.")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a text file; expected one sample folder per line.") from None
     folders = [path.parent / line for line in lines if line]
     if not folders:
         raise DataError(f"{path}: lists no samples.")

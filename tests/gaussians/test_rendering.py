@@ -9,7 +9,7 @@ from torch import Tensor
 import mouse_facelift.gaussians
 from mouse_facelift.errors import DataError, DependencyError
 from mouse_facelift.gaussians import Gaussians, render
-from mouse_facelift.gaussians.video import turntable_cameras
+from mouse_facelift.gaussians.turntable import turntable_cameras
 
 FIELDS = ("means", "quats", "scales", "opacities", "sh0")
 

@@ -18,7 +18,7 @@ from mouse_facelift.geometry.rays import CameraBatch, pixel_rays, select_views
 from mouse_facelift.gslrm.config import GSLRMConfig, LossConfig
 from mouse_facelift.gslrm.losses import rendering_loss
 from mouse_facelift.gslrm.model import GSLRM
-from mouse_facelift.gslrm.tokens import posed_images, unpatchify
+from mouse_facelift.gslrm.tokens import patchify, posed_images
 from mouse_facelift.gslrm.weights import LOSS_PREFIX, load_gslrm
 
 pytestmark = pytest.mark.parity
@@ -148,8 +148,8 @@ def test_raw_and_activated_gaussians(case: Case) -> None:
 def test_positions_as_images(case_a: Case) -> None:
     p, free = case_a.config.patch_size, case_a.config.free_gaussians
     means = case_a.model(case_a.images, case_a.cameras).means[:, free:]
-    tokens = means.reshape(len(means), -1, p * p * 3)
-    assert_close(unpatchify(tokens, p, *case_a.images.shape[-2:]), case_a.recorded["pixelalign_xyz"])
+    recorded = patchify(case_a.recorded["pixelalign_xyz"], p)
+    assert_close(means.reshape(recorded.shape), recorded)
 
 
 def test_gradients(case_a: Case) -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from mouse_facelift.errors import DataError
-from mouse_facelift.gslrm.tokens import patchify, posed_images, unpatchify
+from mouse_facelift.gslrm.tokens import foreground_patches, patchify, posed_images
 
 
 def test_channel_runs_fastest_then_column_then_row_then_patch_then_view() -> None:
@@ -27,10 +28,41 @@ def test_channel_runs_fastest_then_column_then_row_then_patch_then_view() -> Non
         st.integers(1, 2), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)
     ),
 )
-def test_unpatchify_undoes_patchify(p: int, shape: tuple[int, int, int, int, int]) -> None:
+def test_patchify_keeps_every_value_once(p: int, shape: tuple[int, int, int, int, int]) -> None:
     B, V, C, rows, columns = shape
-    images = torch.rand(B, V, C, rows * p, columns * p)
-    assert torch.equal(unpatchify(patchify(images, p), p, rows * p, columns * p), images)
+    images = torch.arange(B * V * C * rows * p * columns * p).view(B, V, C, rows * p, columns * p)
+    assert torch.equal(patchify(images, p).flatten(1).sort().values, images.flatten(1))
+
+
+def disk(radius: float, center: tuple[float, float] = (16, 16), size: int = 32) -> Tensor:
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return ((x + 0.5 - center[0]) ** 2 + (y + 0.5 - center[1]) ** 2 < radius**2).float()
+
+
+def test_kept_patches_are_those_of_the_animal_and_a_margin() -> None:
+    alpha = disk(3.9)[None, None]
+    assert foreground_patches(alpha, 4, 0, 1).tolist() == [[27, 28, 35, 36]]
+    ring = foreground_patches(alpha, 4, 1, 1)[0]
+    assert ring.tolist() == [row * 8 + column for row in range(2, 6) for column in range(2, 6)]
+
+
+def test_count_is_the_largest_need_rounded_up_and_filled_with_the_nearest_patches() -> None:
+    alpha = torch.stack([disk(3.9), disk(7.9)])[:, None]
+    kept = foreground_patches(alpha, 4, 0, 5)
+    assert kept.shape == (2, 15)
+    assert all(len(set(row)) == 15 for row in kept.tolist())
+    assert (
+        {27, 28, 35, 36} <= set(kept[0].tolist()) <= set(foreground_patches(alpha[:1], 4, 1, 1)[0].tolist())
+    )
+
+
+def test_views_share_the_budget_and_a_view_without_animal_gets_none() -> None:
+    alpha = torch.stack([torch.zeros(32, 32), disk(3.9)])[None]
+    assert foreground_patches(alpha, 4, 0, 1).tolist() == [[64 + index for index in (27, 28, 35, 36)]]
+
+
+def test_all_patches_are_kept_when_rounding_asks_for_more_than_there_are() -> None:
+    assert foreground_patches(disk(3.9)[None, None], 4, 0, 1000).tolist() == [list(range(64))]
 
 
 def test_nearest_point_does_not_depend_on_where_along_the_ray_the_camera_stands() -> None:

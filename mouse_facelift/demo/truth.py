@@ -1,0 +1,132 @@
+"""What a synthetic recording knows exactly, in the frame of a sample: where the animal is, and how it looks
+from cameras that no model has seen.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import DataError
+from ..geometry import Camera, Similarity
+from ..preprocess.config import GeometryConfig
+from ..preprocess.normalize import normalized_view
+from ..preprocess.warp import View
+from ..samples.format import Sample, read_rgba
+
+
+@dataclass(frozen=True)
+class NovelViews:
+    """True pictures of one sample's animal from held-out cameras, re-aimed like the sample's own views.
+
+    Attributes:
+        rgba: Straight alpha, in [0, 1]. [V, 4, S, S]
+        K: Intrinsics. [V, 3, 3]
+        w2c: World-to-camera, model units. [V, 4, 4]
+    """
+
+    rgba: Tensor
+    K: Tensor
+    w2c: Tensor
+
+
+def truth_frames(recording: Path) -> list[int]:
+    """Frames that have true pictures from the held-out cameras."""
+    frames: list[int] = _cameras_file(recording)["truth_frames"]
+    return frames
+
+
+def center_error_mm(recording: Path, sample: Sample) -> float:
+    """Distance of the sample's origin from the true middle of the animal's bounding box, in mm."""
+    track = np.load(recording / "ground_truth" / "track.npz")
+    middle = (track["bbox_min_mm"] + track["bbox_max_mm"])[sample.frame_index] / 2
+    return float(np.linalg.norm(_similarity(sample).center - middle))
+
+
+def novel_views(recording: Path, sample: Sample, size: int) -> NovelViews:
+    """Read the held-out cameras' pictures of a sample's frame.
+
+    Args:
+        recording: A recording made by `write_recording`.
+        sample: One of its samples; its frame must be one of `truth_frames`.
+        size: Side of the pictures.
+
+    Raises:
+        DataError: the frame has no true pictures.
+    """
+    similarity, geometry = _similarity(sample), GeometryConfig()
+    views = []
+    for entry in _cameras_file(recording)["cameras"]:
+        if entry["role"] != "held_out":
+            continue
+        name = f"frame{sample.frame_index:04d}_cam{entry['id']}.png"
+        rgba = read_rgba(recording / "ground_truth" / "novel_views" / name)
+        camera = Camera(np.array(entry["K"]), np.array(entry["w2c"]), entry["width"], entry["height"])
+        view = View(rgba[..., :3].copy(), rgba[..., 3].astype(np.float32) / np.float32(255), camera)
+        views.append(normalized_view(view, similarity, geometry, size))
+    pictures = np.stack([view.rgba() for view in views])
+    return NovelViews(
+        torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255,
+        torch.from_numpy(np.stack([view.camera.K for view in views])).float(),
+        torch.from_numpy(np.stack([view.camera.w2c for view in views])).float(),
+    )
+
+
+def alpha_iou(recording: Path, sample: Sample) -> float:
+    """Overlap of a sample's alpha with the true masks as its cameras should see them, mean over views.
+
+    The truth is warped by the camera matrices alone: written pixels against written cameras.
+    """
+    similarity, overlaps = _similarity(sample), []
+    rig = {entry["id"]: entry for entry in _cameras_file(recording)["cameras"]}
+    for view in sample.views:
+        entry = rig[view.view_id]
+        name = f"frame{sample.frame_index:04d}_cam{view.view_id}.png"
+        mask = np.asarray(Image.open(recording / "ground_truth" / "masks" / name))
+        camera = Camera(np.array(entry["K"]), np.array(entry["w2c"]), entry["width"], entry["height"])
+        true = View(
+            np.repeat(mask[..., None], 3, axis=2),
+            mask.astype(np.float32) / np.float32(255),
+            camera.similarity(similarity),
+        )
+        written = view.camera
+        warped = true.reaim(written.K, written.R, written.width, written.height).alpha > 0.5
+        alpha = read_rgba(view.file)[..., 3] > 127
+        overlaps.append((warped & alpha).sum() / (warped | alpha).sum())
+    return float(np.mean(overlaps))
+
+
+def outline_in_one_color(rgba: Tensor) -> Tensor:
+    """The trivial prediction to beat: the true outline filled with the animal's mean colour, on white.
+
+    Args:
+        rgba: True views, straight alpha. [V, 4, H, W]
+
+    Returns:
+        RGB. [V, 3, H, W]
+    """
+    alpha = rgba[:, 3:]
+    color = (rgba[:, :3] * alpha).sum(dim=(2, 3), keepdim=True) / alpha.sum(dim=(2, 3), keepdim=True)
+    return color * alpha + (1 - alpha)
+
+
+def _similarity(sample: Sample) -> Similarity:
+    matrix = sample.world_from_model
+    if matrix is None:
+        raise DataError(f"{sample.folder}: its cameras file has no world_from_model.")
+    scale = 1 / float(np.cbrt(np.linalg.det(matrix[:3, :3])))
+    return Similarity(scale, scale * matrix[:3, :3].T, matrix[:3, 3])
+
+
+def _cameras_file(recording: Path) -> dict[str, Any]:
+    path = recording / "ground_truth" / "cameras.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; only synthetic recordings have ground truth.") from None
+    return content

@@ -1,0 +1,125 @@
+"""The output folder of `mfl infer`: what it holds already, and whether new results may join it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import dump_config
+from ..errors import ConfigError, DataError
+from ..provenance import Run, sha256
+from .config import InferConfig
+from .inputs import Source
+
+MATTERS_NOT = ("input", "limit", "output", "overwrite", "device")
+"""Configuration that finished samples of an earlier run may have otherwise."""
+
+
+class OutputFolder:
+    """Results of one configuration and one set of weights, one folder a sample, told by `run.json`.
+
+    Args:
+        config: Of this run.
+        weights: SHA-256 by weights file.
+        sources: What this run shall reconstruct.
+
+    Raises:
+        ConfigError: the folder holds results of another configuration, of other weights or of other inputs,
+            or it is where the inputs lie.
+        DataError: its `run.json` is not one.
+    """
+
+    def __init__(self, config: InferConfig, weights: Mapping[str, str], sources: Sequence[Source]) -> None:
+        self.path = config.output
+        self._overwrite = config.overwrite
+        self._made_with = {
+            "weights": dict(weights),
+            "inputs": {_place(source): sha256(source.file) for source in sources},
+            "samples": {source.name: _place(source) for source in sources},
+        }
+        for source in sources:
+            if self.folder(source).resolve() == source.path.resolve():
+                raise ConfigError(f"{source.path}: results would replace the input. Choose another output.")
+        if not config.overwrite:
+            earlier = self._earlier(dump_config(config))
+            for source in sources:
+                self._check_same_input(source, earlier)
+            for part, now in self._made_with.items():
+                self._made_with[part] = {**earlier[part], **now}
+
+    def folder(self, source: Source) -> Path:
+        """Where a sample's results go."""
+        return self.path / source.name
+
+    def is_finished(self, source: Source) -> bool:
+        """Whether a sample's results are there and are to be kept."""
+        return self.folder(source).is_dir() and not self._overwrite
+
+    def finished_means(self, source: Source) -> dict[str, float]:
+        """The mean metrics of a finished sample; empty where it had no real views.
+
+        Raises:
+            DataError: its `metrics.json` is not one.
+        """
+        path = self.folder(source) / "metrics.json"
+        return dict(_read(path, ("mean",))["mean"]) if path.is_file() else {}
+
+    def write(self, record: Run) -> None:
+        """Write `run.json`: at the start, so that a later run can tell what is here, and at the end."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        record.write(self.path, self._made_with)
+
+    def _earlier(self, now: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        """What the results in this folder were made with; configuration and weights must be as now."""
+        path = self.path / "run.json"
+        if not path.is_file():
+            return {part: {} for part in self._made_with}
+        content = _read(path, ("config", *self._made_with))
+        then = content["config"]
+        differing = [key for key in now if key not in MATTERS_NOT and then.get(key) != now[key]]
+        if differing:
+            changes = "; ".join(f"{key}: then {then.get(key)}, now {now[key]}" for key in differing)
+            raise ConfigError(
+                f"{self.path} holds results of another configuration ({changes}). "
+                "Choose another output, or overwrite=true."
+            )
+        if content["weights"] != self._made_with["weights"]:
+            raise ConfigError(
+                f"{self.path} holds results of other weights: their hashes in {path} are not those of "
+                f"{', '.join(self._made_with['weights'])}. Choose another output, or overwrite=true."
+            )
+        return {part: content[part] for part in self._made_with}
+
+    def _check_same_input(self, source: Source, earlier: Mapping[str, Mapping[str, str]]) -> None:
+        if not self.folder(source).exists():
+            return
+        then, now = earlier["samples"].get(source.name), self._made_with["samples"][source.name]
+        if then != now:
+            found = f"made from {then}" if then else "not made by `mfl infer`"
+        elif earlier["inputs"].get(now) != self._made_with["inputs"][now]:
+            found = "made before that file changed"
+        else:
+            return
+        raise ConfigError(
+            f"{self.folder(source)} is in the way of the results of {now}: it was {found}. "
+            "Choose another output, or overwrite=true."
+        )
+
+
+def _place(source: Source) -> str:
+    return str(source.file.resolve())
+
+
+def _read(path: Path, sections: Sequence[str]) -> dict[str, Any]:
+    """Read a JSON object with these sections, each an object."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = all(isinstance(content[section], dict) for section in sections)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        found = False
+    if not found:
+        raise DataError(
+            f"{path}: expected a JSON object with {', '.join(sections)}, as written by `mfl infer`. "
+            "Choose another output, or remove the file."
+        )
+    return content

@@ -1,0 +1,212 @@
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from mouse_facelift import __version__, cli, progress
+from mouse_facelift.config import Config, describe, load_config
+from mouse_facelift.errors import DataError
+
+Outcome = tuple[int, str, str]
+Call = Callable[..., Outcome]
+
+
+class ToyConfig(Config):
+    size: int = Field(3, ge=1, description="How large.")
+    mode: str = Field("direct", description="Which way.")
+
+
+@pytest.fixture(autouse=True)
+def quiet_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line sets the console of all progress lines; later tests want none."""
+    monkeypatch.setattr(progress, "console", None)
+
+
+@pytest.fixture
+def mfl(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as exit_:
+            cli.app(list(arguments), prog_name="mfl")
+        out, err = capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
+    """Replace what every subcommand loads by ToyConfig and the given entry point."""
+
+    def install(entry: Callable[..., Any]) -> None:
+        monkeypatch.setattr(cli, "_load", lambda place: ToyConfig if "Config" in place else entry)
+
+    return install
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def entry(config: Config, dry_run: bool) -> None:
+        raise error
+
+    return entry
+
+
+def test_help_answers_fast_and_lists_every_command() -> None:
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "mouse_facelift", "--help"], capture_output=True, text=True, check=True
+        )
+        seconds.append(time.perf_counter() - begin)
+    for command in cli.SUBCOMMANDS:
+        assert command in done.stdout
+    assert min(seconds) < 0.5, seconds
+
+
+def test_user_error_through_the_real_program(tmp_path: Path) -> None:
+    arguments = ["infer", f"gslrm={tmp_path}", f"input={tmp_path / 'none'}", f"output={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mouse_facelift", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {tmp_path / 'none'}: no such file or folder")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_version(mfl: Call) -> None:
+    assert mfl("--version") == (0, f"mouse-facelift {__version__}\n", "")
+
+
+def test_unknown_command_is_a_user_error(mfl: Call) -> None:
+    code, _, err = mfl("inference")
+    assert code == 2
+    assert "inference" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["infer", "gslrm=x", "input=x", "outptu=x"], "unknown key 'outptu'; did you mean 'output'?"),
+        (["infer", "--config", "missing.yaml"], "missing.yaml: no such configuration file"),
+        (
+            ["infer", "--mode", "bogus", "gslrm=x", "input=x", "output=x"],
+            "mode: found 'bogus': input should be",
+        ),
+        (["infer", "gslrm=x", "input=x", "output=x", "turntable.size=33"], "turntable.size: found 33"),
+        (["infer", "gslrm=x", "input=x"], "'output' is required"),
+        (["train-gslrm", "data"], "override 'data' is not of the form key.sub=value"),
+        (["train-gslrm", "data.train_list=missing.txt", "output=x"], "missing.txt: no such list file"),
+        (["train-mvdiff", "start.kind=magic"], "start.kind: found 'magic'"),
+        (["preprocess", "input.recording=missing", "output=x"], "missing"),
+        (["demo", "samples=0"], "samples: found 0"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_user_errors_are_messages_without_traceback(
+    mfl: Call, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = mfl(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback_too(mfl: Call, toy: Callable) -> None:
+    toy(raising(DataError("the disk is round")))
+    code, _, err = mfl("infer", "--debug")
+    assert code == 2
+    assert "Traceback" in err and "test_cli.py" in err
+    assert err.endswith("error: the disk is round\n")
+
+
+def test_interruption_is_130(mfl: Call, toy: Callable) -> None:
+    toy(raising(KeyboardInterrupt()))
+    assert mfl("preprocess") == (130, "", "interrupted\n")
+
+
+def test_bug_is_1_with_its_traceback(mfl: Call, toy: Callable) -> None:
+    toy(raising(ZeroDivisionError("oh")))
+    code, _, err = mfl("train-gslrm")
+    assert code == 1
+    assert "Traceback" in err and "ZeroDivisionError: oh" in err
+    assert "This is a bug" in err
+
+
+def test_output_that_cannot_be_written_is_a_user_error(mfl: Call, toy: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    toy(lambda config, dry_run: (tmp_path / "file" / "out").mkdir(parents=True))
+    code, _, err = mfl("infer")
+    assert code == 2
+    assert err.startswith("error: Not a directory: ") and str(tmp_path / "file") in err
+    assert "Traceback" not in err
+
+
+def test_file_that_the_code_itself_forgot_is_a_bug(mfl: Call, toy: Callable, tmp_path: Path) -> None:
+    toy(lambda config, dry_run: (tmp_path / "forgotten").read_text())
+    assert mfl("infer")[0] == 1
+
+
+def test_file_then_overrides_then_flags_reach_the_entry(mfl: Call, toy: Callable, tmp_path: Path) -> None:
+    seen = []
+    toy(lambda config, dry_run: seen.append((config.size, config.mode, dry_run)))
+    (tmp_path / "a.yaml").write_text("size: 5\nmode: x\n")
+    assert mfl("infer", "--config", str(tmp_path / "a.yaml"), "size=7", "--mode", "e2e", "--dry-run")[0] == 0
+    assert mfl("infer", "-c", str(tmp_path / "a.yaml"))[0] == 0
+    assert seen == [(7, "e2e", True), (5, "x", False)]
+
+
+@pytest.mark.parametrize("command", cli.SUBCOMMANDS)
+def test_help_shows_every_key_in_full_on_a_narrow_terminal(
+    mfl: Call, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = mfl(command, "--help")
+    assert code == 0
+    fields = list(describe(cli._load(cli.SUBCOMMANDS[command].config)))
+    assert fields
+    words, flat = set(out.split()), " ".join(out.split())
+    for field in fields:
+        assert field.key in words
+        assert " ".join(field.description.split()) in flat
+
+
+@pytest.mark.parametrize("name", ["preprocess", "train_mvdiff", "train_gslrm", "demo"])
+def test_dry_run_writes_nothing(
+    mfl: Call, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether what it finds is in order or not."""
+    configs = Path(__file__).resolve().parents[1] / "configs"
+    file = configs / "demo" / f"{name}.yaml"
+    monkeypatch.chdir(tmp_path)
+    settings = ["output=out"]
+    if name == "preprocess":
+        settings.append("input.recording=none")
+    elif name != "demo":
+        settings += ["data.train_list=none.txt", "data.val_list=none.txt"]
+    code, _, err = mfl(name.replace("_", "-"), "--config", str(file), "--dry-run", *settings)
+    assert code == (0 if name == "demo" else 2), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_subcommand_has_its_config_and_entry() -> None:
+    for subcommand in cli.SUBCOMMANDS.values():
+        assert issubclass(cli._load(subcommand.config), Config)
+        assert callable(cli._load(subcommand.entry))
+
+
+def test_mode_flag_is_the_mode_key() -> None:
+    model = cli._load(cli.SUBCOMMANDS["infer"].config)
+    config = load_config(model, None, ["gslrm=a", "input=b", "output=c", "mvdiffusion=d", "mode=e2e"])
+    assert config.mode == "e2e"
