@@ -56,6 +56,12 @@ class Recording:
     frame_count: int
     fps: float
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that the recording is read from."""
+        readers = (*self.videos, *self.mask_videos)
+        return [self.config.recording / self.config.calibration, *(reader.path for reader in readers)]
+
     def frames(self, indices: Sequence[int], images: bool = True) -> Iterator[TimeStep]:
         """Stream time steps; cameras are decoded in parallel, one step ahead of the caller.
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..config import Config, dump_config, load_config
 from ..errors import ConfigError
@@ -18,6 +18,7 @@ from ..gslrm.config import TrainGSLRMConfig
 from ..inference.config import InferConfig
 from ..mvdiffusion.config import TrainMVDiffConfig
 from ..preprocess.config import PreprocessConfig
+from ..provenance import Run
 from ..samples.format import read_list, read_sample, write_list
 from ..training.logging import read_log
 from .config import DemoConfig
@@ -80,16 +81,18 @@ def run(config: DemoConfig, dry_run: bool = False) -> Path:
     if dry_run:
         return config.output
     rows: list[Row] = []
-    started = time.perf_counter()
+    record, started = Run("demo", config), time.perf_counter()
     for number, (title, stage) in enumerate(stages, start=1):
         log.info("%d/%d %s", number, len(stages), title)
         begin = time.perf_counter()
         measured = stage()
         rows += [Row(title, item, value, place) for item, value, place in measured]
         rows[-len(measured)] = rows[-len(measured)].lasting(time.perf_counter() - begin)
+        record.lap(title)
     seconds = time.perf_counter() - started
+    record.write(config.output)
     write_json(config.output / "summary.json", {"seconds": seconds, "rows": [row.as_json() for row in rows]})
-    show(rows, seconds)
+    show(rows, seconds, config.output)
     return config.output
 
 
@@ -112,7 +115,8 @@ def _stages(config: DemoConfig, places: Places) -> list[tuple[str, Callable[[], 
         config, "train_mvdiff", TrainMVDiffConfig, [*lists, f"output={places.mvdiffusion}"]
     )
     gslrm = _stage_config(config, "train_gslrm", TrainGSLRMConfig, [*lists, f"output={places.gslrm}"])
-    shared = [f"gslrm={places.gslrm}", f"input={places.held_out}"]
+    # What an earlier call reconstructed with other weights is of no use.
+    shared = [f"gslrm={places.gslrm}", f"input={places.held_out}", "overwrite=true"]
     direct = _stage_config(
         config, "infer", InferConfig, [*shared, "mode=direct", f"output={places.results('direct')}"]
     )
@@ -163,12 +167,8 @@ def _preprocess(config: PreprocessConfig, count: int, places: Places) -> Measure
     geometry = measure_geometry(places.recording, [read_sample(folder) for folder in chosen])
     return [
         ("samples, train / val", f"{len(train)} / {len(val)}", places.samples),
-        (
-            "centre error against the truth",
-            f"{geometry.center_error_mm:.2f} mm",
-            places.samples / "quality.html",
-        ),
-        ("IoU of alpha and the true outline", f"{geometry.alpha_iou:.4f}", report),
+        ("centre to the true body centroid", f"{geometry.center_error_mm:.1f} mm", report),
+        ("alpha against the true outline, IoU", f"{geometry.alpha_iou:.4f}", report),
     ]
 
 
@@ -191,23 +191,25 @@ def _infer(config: InferConfig, places: Places) -> Measured:
 
     infer(config)
     folders = read_list(places.held_out)
-    means: dict[str, Any] = json.loads((config.output / "metrics.json").read_text(encoding="utf-8"))["mean"]
-    first = config.output / folders[0].name
-    rows = []
-    for role, name in (("input", "cameras shown"), ("held_out", "cameras not shown")):
-        if f"{role}/iou" in means:
-            value = f"{means[f'{role}/psnr_animal_db']:.2f} dB, IoU {means[f'{role}/iou']:.3f}"
-            rows.append((f"{name}: PSNR on the animal", value, first / "comparison.png"))
+    means: dict[str, float] = json.loads((config.output / "metrics.json").read_text(encoding="utf-8"))["mean"]
     novel = measure_novel_views(places.recording, folders, config.output, config.image_size or 512)
-    rows.append(
-        ("four new cameras", f"{novel.psnr_db:.2f} dB, IoU {novel.iou:.3f}", first / "novel_views.png")
-    )
-    rows.append(
-        ("  true outline in one colour there", f"{novel.baseline_db:.2f} dB", first / "novel_views.png")
-    )
-    rows.append(("Gaussians of the first sample", f"{novel.gaussians}", first / "gaussians.ply"))
-    rows.append(("turntable", f"{config.turntable.frames} frames", first / "turntable.mp4"))
-    return rows
+    first = config.output / folders[0].name
+    rows = [
+        (name, _quality(means[f"{role}/psnr_animal_db"], means[f"{role}/iou"]), first / "comparison.png")
+        for role, name in (("input", "at the cameras shown"), ("held_out", "at the rig's other cameras"))
+        if f"{role}/iou" in means
+    ]
+    return [
+        *rows,
+        ("at four new cameras", _quality(novel.psnr_db, novel.iou), first / "novel_views.png"),
+        ("true outline in one colour there", f"{novel.baseline_db:.2f} dB", first / "novel_views.png"),
+        ("Gaussians of one sample", f"{novel.gaussians}", first / "gaussians.ply"),
+        ("turntable", f"{config.turntable.frames} frames", first / "turntable.mp4"),
+    ]
+
+
+def _quality(psnr_db: float, iou: float) -> str:
+    return f"{psnr_db:.2f} dB, IoU {iou:.3f}"
 
 
 def _losses(folder: Path, steps: int) -> Measured:

@@ -1,5 +1,7 @@
 """The demo's closing table, and the figures in it that need the synthetic recording's ground truth."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -92,20 +94,27 @@ def measure_novel_views(recording: Path, folders: Sequence[Path], results: Path,
     return NovelFigures(float(quality), float(overlap), float(baseline), counts[0])
 
 
-def show(rows: Sequence[Row], seconds: float) -> None:
-    """Print the table on standard output."""
+def show(rows: Sequence[Row], seconds: float, root: Path) -> None:
+    """Print the table on standard output; places are told relative to `root`."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "seconds", "what", "measured", "where", title_justify="left")
-    table.title = f"mfl demo: {seconds:.0f} seconds in all"
+    table = Table("stage", "s", "what", "measured", f"in {root}/", box=box.ASCII2)
     before = ""
     for row in rows:
         if before and row.stage != before:
             table.add_section()
         time = "" if row.seconds is None else f"{row.seconds:.0f}"
-        table.add_row("" if row.stage == before else row.stage, time, row.item, row.value, str(row.place))
+        table.add_row(
+            "" if row.stage == before else row.stage,
+            time,
+            row.item,
+            row.value,
+            os.path.relpath(row.place, root),
+        )
         before = row.stage
-    console = Console(markup=False)
-    # A log file has no width to respect: nothing is cut there.
-    console.print(table, width=None if console.is_terminal else 150)
+    # A log file has no width to respect: nothing is folded there.
+    console = Console(markup=False, width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(f"{seconds:.0f} seconds in all.")

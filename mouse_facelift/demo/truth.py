@@ -42,10 +42,9 @@ def truth_frames(recording: Path) -> list[int]:
 
 
 def center_error_mm(recording: Path, sample: Sample) -> float:
-    """Distance of the sample's origin from the true middle of the animal's bounding box, in mm."""
+    """Distance of the sample's origin from the true centroid of the body (without the tail), in mm."""
     track = np.load(recording / "ground_truth" / "track.npz")
-    middle = (track["bbox_min_mm"] + track["bbox_max_mm"])[sample.frame_index] / 2
-    return float(np.linalg.norm(_similarity(sample).center - middle))
+    return float(np.linalg.norm(_similarity(sample).center - track["body_centroid_mm"][sample.frame_index]))
 
 
 def novel_views(recording: Path, sample: Sample, size: int) -> NovelViews:

@@ -17,7 +17,8 @@ class FilterReport:
     Attributes:
         kept: True where a Gaussian stays. [N] bool
         dropped: Gaussians dropped by each rule, counted at the first rule that drops them.
-        opacity_cut: Share of the summed opacity that was dropped, in [0, 1].
+        opacity_cut: Share of the summed opacity that was dropped although visible, by all rules but
+            `min_opacity`, in [0, 1]. Much of it means that a part of the animal is gone.
     """
 
     kept: Tensor
@@ -45,11 +46,12 @@ def filter_gaussians(gaussians: Gaussians, config: FilterConfig) -> tuple[Gaussi
         )
     kept = torch.ones_like(gaussians.opacities, dtype=torch.bool)
     dropped = {}
-    for rule, passes in _rules(gaussians, config).items():
+    rules = _rules(gaussians, config)
+    for rule, passes in rules.items():
         dropped[rule] = int((kept & ~passes).sum())
         kept = kept & passes
-    total = gaussians.opacities.detach().double().sum()
-    cut = gaussians.opacities.detach()[~kept].double().sum()
+    opacities = gaussians.opacities.detach().double()
+    total, cut = opacities.sum(), opacities[rules["min_opacity"] & ~kept].sum()
     share = float(cut / total) if total > 0 else 0.0
     return gaussians[kept], FilterReport(kept, dropped, share)
 

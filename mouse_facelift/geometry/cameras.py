@@ -147,7 +147,8 @@ class Camera:
     def azimuth_deg(self) -> float:
         """Where the camera stands about the world's z axis, counter-clockwise from +x, in [0, 360)."""
         x, y, _ = self.center
-        return float(np.degrees(np.arctan2(y, x)) % 360)
+        # Twice, because a tiny negative angle is rounded to 360 itself.
+        return float(np.degrees(np.arctan2(y, x)) % 360 % 360)
 
     def project(self, points: ArrayLike) -> tuple[Array, Array]:
         """Project world points.

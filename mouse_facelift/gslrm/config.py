@@ -42,14 +42,14 @@ class GSLRMConfig(Config):
     hull_samples: int = Field(96, ge=8, description="hull: points tested along each ray.")
     tokens: Literal["dense", "foreground"] = Field(
         "dense",
-        description="dense: every patch becomes a token (published weights); foreground: only patches that see "
-        "the animal, so that cost follows the animal and not the picture.",
+        description="dense: every patch becomes a token (published weights); foreground: only those that "
+        "see the animal, so that cost follows the animal and not the picture.",
     )
     token_margin: int = Field(1, ge=0, description="foreground: patches kept around the animal's own.")
     token_multiple: int = Field(
         64,
         ge=1,
-        description="foreground: tokens are rounded up to a multiple of this, so that few lengths occur.",
+        description="foreground: tokens are rounded up to a multiple of this, so that lengths repeat.",
     )
     gradient_checkpointing: bool = Field(
         True, description="Recompute blocks in the backward pass: less memory, about a third more time."

@@ -19,7 +19,7 @@ from ..training.loop import fit, seed_everything
 from .config import TrainGSLRMConfig
 from .losses import rendering_loss
 from .model import GSLRM
-from .weights import load_gslrm, save_gslrm
+from .weights import find_weights, load_gslrm, save_gslrm
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,14 @@ def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
         output=config.output,
         command="train-gslrm",
         config=config,
+        inputs=_inputs(config),
     )
+
+
+def _inputs(config: TrainGSLRMConfig) -> list[Path]:
+    lists = {config.data.train_list, config.data.val_list or config.data.train_list}
+    weights = [] if config.start.weights is None else [find_weights(config.start.weights)]
+    return [*sorted(lists), *weights]
 
 
 def start_model(config: TrainGSLRMConfig) -> GSLRM:

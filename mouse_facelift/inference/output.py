@@ -95,7 +95,7 @@ class OutputFolder:
             return
         then, now = earlier["samples"].get(source.name), self._made_with["samples"][source.name]
         if then != now:
-            found = f"made from {then}" if then else "not made by `mfl infer`"
+            found = f"made from {then}" if then else "made by something else (run.json does not list it)"
         elif earlier["inputs"].get(now) != self._made_with["inputs"][now]:
             found = "made before that file changed"
         else:

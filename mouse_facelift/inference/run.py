@@ -110,7 +110,9 @@ def _process(
         result = reconstruct(views)
     except DataError as error:
         raise type(error)(f"{source.path}: {error}") from None
-    if result.report.opacity_cut > MUCH_CUT:
+    if len(result.gaussians) == 0:
+        log.warning("%s: no Gaussians are left after filtering; look at filter.min_opacity.", source.name)
+    elif result.report.opacity_cut > MUCH_CUT:
         log.warning(
             "%s: the filters cut %.1f %% of the opacity; is the animal inside the box?",
             source.name,

@@ -174,7 +174,7 @@ class FrozenParts:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "FrozenParts":
         """Move the networks in place; schedulers stay on the CPU."""
         for module in self._modules():
-            module.to(device=device, dtype=dtype)
+            nn.Module.to(module, device=device, dtype=dtype)
         return self
 
     @property

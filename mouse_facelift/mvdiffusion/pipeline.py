@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import atomic_folder, write_json
@@ -86,7 +86,8 @@ class MVDiffusionPipeline:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "MVDiffusionPipeline":
         """Move all networks in place."""
-        self.unet.to(device=device, dtype=dtype)
+        # Not ModelMixin.to, which warns at every cast.
+        nn.Module.to(self.unet, device=device, dtype=dtype)
         self.frozen.to(device, dtype)
         self.prompt_embeds = self.prompt_embeds.to(device)
         return self

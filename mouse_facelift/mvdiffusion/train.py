@@ -179,7 +179,8 @@ def run(config: TrainMVDiffConfig, dry_run: bool = False) -> Path:
         return config.output
     if resumed is None or not resumed.folder.resolve().is_relative_to(config.output.resolve()):
         _share_frozen(config, pipeline, train_data if resumed is None else None)
-    return fit(task, config.optimizer, config.training, config.output, COMMAND, config)
+    inputs = sorted({config.data.train_list, config.data.val_list})
+    return fit(task, config.optimizer, config.training, config.output, COMMAND, config, inputs)
 
 
 def _read_data(config: TrainMVDiffConfig) -> tuple[SampleDataset, SampleDataset]:

@@ -23,6 +23,7 @@ from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..geometry import Similarity
 from ..progress import track
+from ..provenance import Run
 from ..samples.format import Sample, write_list, write_sample
 from ..samples.split import split_by_time
 from .config import PreprocessConfig
@@ -72,6 +73,7 @@ def run(config: PreprocessConfig, dry_run: bool = False) -> Path:
         DataError: the recording is damaged, or no frame is usable.
         CalibrationError: the calibration is malformed or contradicts the masks.
     """
+    record = Run("preprocess", config)
     recording = open_recording(config.input)
     frames = select_frames(config.selection, recording.frame_count)
     same = _check_output(config)
@@ -81,7 +83,9 @@ def run(config: PreprocessConfig, dry_run: bool = False) -> Path:
     if dry_run:
         _survey(config, recording, frames[:: max(1, len(frames) // DRY_RUN_FRAMES)])
         return config.output
+    record.add_inputs(recording.files)
     plan = _plan(config, recording, frames)
+    record.lap("masks")
     _clear(config.output, keep={_name(position) for position in range(len(plan.frames))} if same else set())
     write_json(config.output / MANIFEST, _manifest(config, plan, complete=False))
     samples, rows = _write_samples(config, plan)
@@ -93,6 +97,8 @@ def run(config: PreprocessConfig, dry_run: bool = False) -> Path:
         config.output / "quality.html", rows, samples, _summary(plan), config.quality.worst_shown
     )
     write_json(config.output / MANIFEST, _manifest(config, plan, complete=True))
+    record.lap("samples")
+    record.write(config.output, {"samples": len(samples), "dropped": len(plan.dropped)})
     logger.info("%d samples written to %s, %d frames dropped", len(samples), config.output, len(plan.dropped))
     return config.output
 

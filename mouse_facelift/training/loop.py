@@ -5,7 +5,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def fit(
     output: Path,
     command: str,
     config: Config,
+    inputs: Iterable[Path] = (),
 ) -> Path:
     """Train a task, or continue the run in `output`.
 
@@ -56,6 +57,7 @@ def fit(
         output: The run's folder: `run.json`, `log.jsonl`, `checkpoints/`, `validation/`.
         command: The subcommand, for manifests.
         config: The whole resolved configuration, for manifests and the resume check.
+        inputs: Files whose hashes `run.json` shall hold, such as list files and start weights.
 
     Returns:
         The run's folder.
@@ -67,6 +69,7 @@ def fit(
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     trainer = _Trainer(task, optimizer, training, output, command, config)
+    trainer.run.add_inputs(inputs)
     trainer.resume()
     trainer.train()
     return output

@@ -34,7 +34,7 @@ def test_every_rule_drops_what_it_says_and_counts_it_once():
     assert report.kept.tolist() == [True, False, False, True, False, True, False]
     assert report.dropped == {"min_opacity": 1, "max_scale": 1, "floater_distance": 1, "box": 1}
     torch.testing.assert_close(kept.means, gaussians.means[report.kept])
-    assert report.opacity_cut == pytest.approx(1.54 / 3.04)
+    assert report.opacity_cut == pytest.approx(1.5 / 3.04)
 
 
 def test_rules_can_be_switched_off():

@@ -112,7 +112,9 @@ def test_offsets_are_learned_with_the_hull_fixed(images: Tensor, cameras: Camera
 
 
 def test_pictures_without_silhouettes_are_refused(images: Tensor, cameras: CameraBatch) -> None:
-    with pytest.raises(DataError, match=r"3 channels, but depth_anchor is hull: the fourth"):
+    with pytest.raises(
+        DataError, match=r"3 channels, but depth_anchor is hull and tokens is dense: a fourth"
+    ):
         GSLRM(TINY)(images[:, :, :3], cameras)
 
 

@@ -121,3 +121,23 @@ def test_wrong_inputs_are_refused_with_their_values(model: GSLRM) -> None:
         model(torch.rand(2, 3, 8, 8), ring(1, 2, 8, 8))
     with pytest.raises(DataError, match="uint8"):
         model(torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8), ring(1, 2, 8, 8))
+
+
+def test_foreground_tokens_with_every_patch_kept_equal_dense_bit_for_bit(model: GSLRM) -> None:
+    images = torch.rand(2, 3, 4, 16, 24)
+    cameras = ring(2, 3, 16, 24)
+    foreground = GSLRM(model.config.model_copy(update={"tokens": "foreground", "token_multiple": 1000}))
+    foreground.load_state_dict(model.state_dict())
+    dense, kept = model(images, cameras), foreground.eval()(images, cameras)
+    for name in ("means", "quats", "scales", "opacities", "sh0"):
+        assert torch.equal(getattr(dense, name), getattr(kept, name)), name
+
+
+def test_foreground_tokens_make_gaussians_for_the_animals_patches_only(model: GSLRM) -> None:
+    images = torch.rand(1, 3, 4, 16, 24)
+    images[:, :, 3] = 0
+    images[:, 0, 3, 2, 2] = images[:, 2, 3, 12, 20] = 1
+    cameras, patch = ring(1, 3, 16, 24), model.config.patch_size
+    config = model.config.model_copy(update={"tokens": "foreground", "token_multiple": 1, "token_margin": 0})
+    gaussians = GSLRM(config)(images, cameras)
+    assert len(gaussians) == config.free_gaussians + 2 * patch**2

@@ -108,7 +108,7 @@ def test_tokens_blocks_and_heads(case: Case) -> None:
 
     model = case.model
     hooks = {
-        "patch_tokens": model.patch_embedder,
+        "patch_tokens": model.patch_embedder[1],
         "tokens_after_input_ln": model.input_layer_norm,
         "extra_gaussian_raw": model.gaussian_upsampler,
         "pixel_gaussian_raw": model.pixel_gaussian_decoder,

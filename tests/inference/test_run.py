@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mouse_facelift.inference import run as run_module
 from mouse_facelift.inference.config import InferConfig
 from mouse_facelift.inference.run import choose_device, run
 from mouse_facelift.provenance import sha256
+from mouse_facelift.training.checkpoints import write_checkpoint
 
 Make = Callable[..., InferConfig]
 VIEWS = (0, 1, 2, 3, 7)
@@ -187,7 +189,7 @@ def test_results_never_replace_the_input(config: Make, balls: Path) -> None:
 def test_folders_that_are_no_results_are_left_alone(config: Make, balls: Path) -> None:
     settings = config(f"input={balls}")
     (settings.output / "sample_000001").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="was not made by `mfl infer`"):
+    with pytest.raises(ConfigError, match=r"run\.json does not list it"):
         run(settings)
 
 
@@ -238,7 +240,7 @@ def test_a_scene_without_gaussians_is_still_written(
     with caplog.at_level(logging.WARNING):
         out = run(config(f"input={balls}", "limit=1", "filter.min_opacity=0.99"))
     assert len(Gaussians.load_ply(out / "sample_000000" / "gaussians.ply")) == 0
-    assert "the filters cut 100.0 % of the opacity" in caplog.text
+    assert "no Gaussians are left" in caplog.text
 
 
 def test_pictures_are_scaled_with_their_cameras(config: Make, balls: Path, tmp_path: Path) -> None:
@@ -269,11 +271,27 @@ def test_wrong_inputs_are_refused_before_anything_is_written(
     assert not config(f"input={balls}").output.exists()
 
 
+def test_camera_id_that_occurs_twice_would_overwrite_its_render(config: Make, balls: Path) -> None:
+    cameras = balls.parent / "sample_000001" / "opencv_cameras.json"
+    cameras.write_text(cameras.read_text().replace('"view_id": 7', '"view_id": 3'))
+    with pytest.raises(DataError, match=r"sample_000001: views \[0, 1, 2, 3, 3\] hold a camera id twice"):
+        run(config(f"input={balls}"))
+
+
 def test_mvdiffusion_given_as_gslrm_is_refused(
     config: Make, balls: Path, rig_pipeline: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=str(rig_pipeline)):
         run(config(f"input={balls}", f"gslrm={rig_pipeline}"))
+    training_run = tmp_path / "run"
+    write_checkpoint(
+        training_run,
+        2,
+        lambda folder: shutil.copytree(rig_pipeline / "unet", folder / "weights" / "unet"),
+        {},
+    )
+    with pytest.raises(CheckpointError, match=r"holds no gslrm\.safetensors; it is of another model"):
+        run(config(f"input={balls}", f"gslrm={training_run}"))
 
 
 def test_size_that_the_patches_do_not_fill_names_the_sample(config: Make, balls: Path) -> None:

@@ -32,7 +32,9 @@ def samples(output):
 
 
 def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All bytes but those of `run.json`, which tells when and how fast."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def test_written_alpha_is_the_true_silhouette_through_the_written_camera(made, animal):
@@ -115,6 +117,14 @@ def test_quality_page_is_self_contained(made):
     assert page.count("data:image/png;base64,") == 8 * 4
     assert "http" not in page
     assert "sample_000003" in page
+
+
+def test_run_json_holds_config_and_input_hashes(made, recording_folder):
+    facts = json.loads((made / "run.json").read_text())
+    assert facts["command"] == "preprocess"
+    assert facts["config"]["size"] == 128
+    assert len(facts["inputs"]) == 1 + 4 + 4
+    assert all(len(value) == 64 for value in facts["inputs"].values())
 
 
 def test_same_command_twice_gives_identical_bytes(recording_folder, tmp_path):
