@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -95,18 +96,20 @@ class _Trainer:
         self.max_grad_norm = optimizer.max_grad_norm
         on_gpu = torch.cuda.is_available()
         precision = {"fp32": "no"}.get(training.precision, training.precision) if on_gpu else "no"
+        # Accelerate keeps the first precision of a process; two runs in one process may differ.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(mixed_precision=precision)
         self.run = Run(command, config)
-        self.step = 0
+        self.step = self.updates = 0
 
         task.module.to(self.accelerator.device)
         groups = task.parameter_groups()
         for group in groups:
-            group["lr"] = optimizer.lr * group.pop("lr_scale", 1.0)
             group.setdefault("weight_decay", optimizer.weight_decay)
+        self.peak_rates = [optimizer.lr * group.pop("lr_scale", 1.0) for group in groups]
+        self.rate_factor = lr_factor(optimizer, training.steps)
         adamw = torch.optim.AdamW(groups, betas=optimizer.betas, eps=optimizer.eps, fused=on_gpu or None)
         self.module, self.optimizer = self.accelerator.prepare(task.module, adamw)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, lr_factor(optimizer, training.steps))
         self.average = self._new_average()
 
     @property
@@ -163,7 +166,7 @@ class _Trainer:
         self.bare.load_state_dict(load_file(checkpoint.state / "model.safetensors", device=device))
         state = torch.load(checkpoint.state / "optimizer.pt", map_location=device, weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.updates = state["updates"]
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
@@ -237,10 +240,13 @@ class _Trainer:
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0) + value.detach().float() / accumulation
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            group["lr"] = peak * self.rate_factor(self.updates)
         rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
+        # A step that the fp16 scaler skips advances neither the schedule nor the average.
         if not self.accelerator.optimizer_step_was_skipped:
-            self.scheduler.step()
+            self.updates += 1
             if self.average is not None:
                 self.average.update_parameters(self.bare)
         self.optimizer.zero_grad(set_to_none=True)
@@ -323,7 +329,7 @@ class _Trainer:
         torch.save(
             {
                 "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
+                "updates": self.updates,
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "averaged_updates": int(self.average.n_averaged) if self.average is not None else 0,
             },
