@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 user error, 130 interrupted, 1 a bug. Rooms are imported o
 import errno
 import importlib
 import logging
+import signal
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class ConfigCommand(TyperCommand):
             # A list and not a table: keys must be readable in full on a terminal of any width.
             default = "required" if field.default == "required" else f"default {field.default}"
             console.print(f" {field.key}  ({field.type}; {default})", soft_wrap=True)
-            console.print(Padding(field.description, (0, 0, 0, 5)))
+            console.print(Padding(field.description, (0, 0, 0, 5), expand=False))
 
 
 app = typer.Typer(
@@ -100,7 +101,7 @@ app = typer.Typer(
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the configuration.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings on top of the file.")
+    list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="Settings on top of the file.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run nothing.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
@@ -182,12 +183,20 @@ def _set_up_terminal(debug: bool) -> None:
     from rich.console import Console
     from rich.logging import RichHandler
 
-    progress.console = Console(stderr=True)
-    handler = RichHandler(console=progress.console, show_path=False, show_time=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    console = Console(stderr=True)
+    if console.is_terminal:
+        progress.console = console
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_time=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        # A log file has neither a width to fold lines at nor a line to draw progress on.
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger(__package__).setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def main() -> None:
-    """Console script."""
+    """Console script. A cluster's or a container's SIGTERM cleans up like Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="mfl")

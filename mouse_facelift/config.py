@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -101,7 +101,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     node = values
     for parent in parents:
-        child = node.setdefault(parent, {})
+        if node.get(parent) is None:
+            # Absent, or a section whose lines are all commented out.
+            node[parent] = {}
+        child = node[parent]
         if not isinstance(child, dict):
             raise ConfigError(f"override '{override}': '{parent}' is a single value, not a section.")
         node = child
@@ -118,7 +121,15 @@ def _explain(model: type[Config], error: ValidationError, where: str) -> str:
             hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
             lines.append(f"{where}: unknown key '{key}'{hint}")
         elif item["type"] == "missing":
-            lines.append(f"{where}: '{key}' is required; set it in the file or as {key}=VALUE")
+            # A missing section is told by the keys in it that must be given.
+            inside = [
+                f.key for f in describe(model) if f.default == "required" and f.key.startswith(f"{key}.")
+            ]
+            for needed in inside or [key]:
+                lines.append(f"{where}: '{needed}' is required; set it in the file or as {needed}=VALUE")
+        elif isinstance(item["input"], dict):
+            # A rule between several keys: the section's values would bury the message.
+            lines.append(f"{where}: {f'{key}: ' if key else ''}{_rule(item)}")
         else:
             lines.append(f"{where}: {key}: found {item['input']!r}: {_rule(item)}")
     return "\n".join(lines)
@@ -139,14 +150,14 @@ def _type_name(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         return " | ".join(_type_name(part) for part in get_args(annotation))
-    if (origin is not None and getattr(origin, "__name__", "") == "Literal") or str(
-        origin
-    ) == "typing.Literal":
+    if origin is Literal:
         return " | ".join(repr(part) for part in get_args(annotation))
     if origin is not None:
         return f"{origin.__name__}[{', '.join(_type_name(part) for part in get_args(annotation))}]"
     if annotation is type(None):
         return "null"
+    if annotation is Ellipsis:
+        return "..."
     return getattr(annotation, "__name__", str(annotation))
 
 

@@ -82,6 +82,15 @@ def test_user_error_through_the_real_program(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_log_file_has_whole_lines_and_no_progress(tmp_path: Path) -> None:
+    demo = ["demo", f"output={tmp_path / ('long' * 30)}", "recording.frames=1", "recording.width=64"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mouse_facelift", *demo, "recording.height=64"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[:2] == ["INFO 1/6 recording", "INFO 2/6 preprocess"]
+
+
 def test_version(mfl: Call) -> None:
     assert mfl("--version") == (0, f"mouse-facelift {__version__}\n", "")
 

@@ -1,7 +1,8 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mouse_facelift.config import Config, describe, dump_config, load_config
 from mouse_facelift.errors import ConfigError
@@ -15,6 +16,21 @@ class Outer(Config):
     recording: Path = Field(description="Where.")
     count: int | None = Field(None, description="How many.")
     inner: Inner = Field(Inner(), description="Inside.")
+
+
+class Needy(Config):
+    path: Path = Field(description="Where.")
+    count: int = Field(2, description="How many.")
+
+    @model_validator(mode="after")
+    def _even(self) -> "Needy":
+        if self.count % 2:
+            raise ValueError(f"count {self.count} is odd")
+        return self
+
+
+class Wrapper(Config):
+    inner: Needy
 
 
 def test_file_and_overrides_are_merged(tmp_path: Path) -> None:
@@ -32,6 +48,20 @@ def test_unknown_key_names_the_nearest_one() -> None:
 def test_missing_key_says_how_to_set_it() -> None:
     with pytest.raises(ConfigError, match=r"'recording' is required.*recording=VALUE"):
         load_config(Outer, None)
+
+
+def test_missing_section_names_the_keys_in_it_that_must_be_given() -> None:
+    class Section(Config):
+        inner: Needy
+
+    with pytest.raises(ConfigError, match=r"'inner\.path' is required.*inner\.path=VALUE") as caught:
+        load_config(Section, None)
+    assert "inner.count" not in str(caught.value)
+
+
+def test_rule_between_keys_is_told_without_the_whole_section() -> None:
+    with pytest.raises(ConfigError, match=r"^command line: inner: count 3 is odd$"):
+        load_config(Wrapper, None, ["inner.path=x", "inner.count=3"])
 
 
 def test_value_out_of_range_is_quoted_with_the_rule() -> None:
@@ -75,3 +105,17 @@ def test_describe_lists_nested_keys_with_defaults() -> None:
     assert fields["recording"].default == "required"
     assert fields["count"].type == "int | null"
     assert fields["inner.rate"].default == "0.5"
+
+
+def test_overrides_fill_a_section_that_the_file_leaves_empty(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("recording: here\ninner:\n")
+    assert load_config(Outer, file, ["inner.rate=2"]).inner.rate == 2
+
+
+def test_types_are_shown_as_people_write_them() -> None:
+    class Shown(Config):
+        kind: Literal["a", "b"] = Field("a", description="Which.")
+        sizes: tuple[int, ...] = Field((1,), description="How large.")
+
+    assert [field.type for field in describe(Shown)] == ["'a' | 'b'", "tuple[int, ...]"]

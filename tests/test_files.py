@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,14 @@ def test_json_refuses_nan(tmp_path: Path) -> None:
     assert names(tmp_path) == []
     write_json(tmp_path / "a.json", {"x": 1})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+def test_writing_does_not_touch_the_mask_that_other_threads_make_files_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "umask")
+        write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o666 & ~mask

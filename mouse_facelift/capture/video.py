@@ -94,6 +94,8 @@ class VideoReader:
     def _open(self) -> Any:
         try:
             return av.open(str(self.path))
+        except PermissionError:
+            raise DataError(f"{self.path}: may not be read. Give yourself permission to read it.") from None
         except (av.FFmpegError, OSError) as error:
             raise DataError(
                 f"{self.path}: not a readable video ({error.strerror}); a file that was cut off while being "

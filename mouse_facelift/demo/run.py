@@ -137,10 +137,19 @@ def _stages(config: DemoConfig, places: Places) -> list[tuple[str, Callable[[], 
 
 
 def _record(config: DemoConfig, places: Places) -> Measured:
-    """Make the recording, or keep the one that these very settings made."""
+    """Make the recording, or keep the one that these very settings made.
+
+    Raises:
+        ConfigError: other settings made it. What was trained on it would be taken for trained on a new one.
+    """
     marker = places.recording / "recording.json"
     settings = dump_config(config.recording)
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == settings:
+    if marker.is_file():
+        if json.loads(marker.read_text(encoding="utf-8")) != settings:
+            raise ConfigError(
+                f"{places.root} holds a demo of another recording (its settings are in {marker}). Choose "
+                "another output, or remove that folder."
+            )
         log.info("%s: kept", places.recording)
     else:
         write_recording(places.recording, config.recording)

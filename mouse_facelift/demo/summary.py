@@ -100,7 +100,10 @@ def show(rows: Sequence[Row], seconds: float, root: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "s", "what", "measured", f"in {root}/", box=box.ASCII2)
+    table = Table(box=box.ASCII2)
+    for name in ("stage", "s", "what", "measured"):
+        table.add_column(name, no_wrap=True)
+    table.add_column(f"in {root}/", overflow="fold")
     before = ""
     for row in rows:
         if before and row.stage != before:
@@ -115,6 +118,6 @@ def show(rows: Sequence[Row], seconds: float, root: Path) -> None:
         )
         before = row.stage
     # A log file has no width to respect: nothing is folded there.
-    console = Console(markup=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(markup=False, width=None if sys.stdout.isatty() else 132)
     console.print(table)
     console.print(f"{seconds:.0f} seconds in all.")

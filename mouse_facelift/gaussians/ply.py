@@ -28,7 +28,7 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     """Write one scene, binary little endian; the file appears under its name only when complete.
 
     Raises:
-        DataError: a batch of scenes.
+        DataError: a batch of scenes, or values that are not finite.
     """
     if gaussians.means.ndim != 2:
         raise DataError(
@@ -41,8 +41,14 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
         gaussians.log_scales,
         gaussians.quats,
     )
-    values = torch.cat(raw, dim=1).detach().to("cpu", torch.float32).numpy()
-    vertices = np.ascontiguousarray(values, dtype="<f4").view([(name, "<f4") for name in COLUMNS])[:, 0]
+    values = torch.cat(raw, dim=1).detach().to("cpu", torch.float32)
+    if not bool(values.isfinite().all()):
+        raise DataError(
+            f"{path}: the scene holds NaN or infinity, expected finite numbers. Nothing is written."
+        )
+    vertices = np.ascontiguousarray(values.numpy(), dtype="<f4").view([(name, "<f4") for name in COLUMNS])[
+        :, 0
+    ]
     with atomic_path(path) as temporary:
         PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(str(temporary))
 

@@ -140,6 +140,8 @@ def list_tiles(splats: Splats, opacities: Tensor, grid: Grid, rules: Rules) -> T
     lowest, highest = (lowest.floor(), highest - 1) if rules.three_sigma else (lowest.ceil(), highest)
     lowest, highest = lowest.clamp_min(0), torch.minimum(highest, size - 1)
     drawn = (lowest <= highest).all(-1) & (splats.depth > NEAR).flatten() & (opacities >= MIN_ALPHA).flatten()
+    # Scales of infinity, or so large that their squares are, would spoil every pixel.
+    drawn &= splats.conic.isfinite().all(-1).flatten()
     visible = drawn.nonzero()[:, 0]
     visible = visible[_ascending(splats.depth.flatten()[visible])]
 

@@ -18,15 +18,16 @@ def first_hull_depth(
 ) -> Tensor:
     """Distance along each foreground pixel's ray to the first point that lies inside every silhouette.
 
-    A point outside another view's picture is unknown there: such a view has no say, but more than half of the
-    views must see the point. Two opposite cameras alone see the same outline and could not carve.
+    A point outside another view's picture is unknown there: such a view has no say, but two views and more
+    than half of all must see the point. Two opposite cameras alone see the same outline and could not carve.
 
     Args:
         alpha: Silhouettes of the input views. [B, V, H, W]
         cameras: Of exactly these pixels.
         origins: Of the pixels' rays, world units. [B, V, 3, H, W]
         directions: Unit length. [B, V, 3, H, W]
-        radius: Rays are searched this far on both sides of their point nearest the world origin.
+        radius: Rays are searched this far on both sides of their point nearest the world origin, and only in
+            front of their camera.
         samples: Points tested along a ray; parts thinner than `2 * radius / samples` can be missed.
 
     Returns:
@@ -57,7 +58,7 @@ def _inside(
 ) -> Tensor:
     """Which points at `distances` [N, S] of rays [N, 3] every view sees as the animal. [N, S]"""
     height, width = silhouettes.shape[-2:]
-    inside = torch.ones_like(distances, dtype=torch.bool)
+    inside = distances > 0
     votes = torch.zeros_like(distances)
     for silhouette, k, camera in zip(silhouettes, K, w2c, strict=True):
         # Points are start + distance * along, so their projections need only two transformed vectors a ray.
@@ -69,4 +70,4 @@ def _inside(
         shown = silhouette[row.clamp(0, height - 1), column.clamp(0, width - 1)]
         inside &= shown | ~seen
         votes += seen
-    return inside & (votes > len(silhouettes) / 2)
+    return inside & (votes > max(1, len(silhouettes) / 2))

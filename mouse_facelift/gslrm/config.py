@@ -65,7 +65,7 @@ class GSLRMConfig(Config):
 class DataConfig(Config):
     """Samples to train and validate on."""
 
-    train_list: Path = Field(description="List file of training samples, or one sample folder.")
+    train_list: Path = Field(description="List file of training samples, as written by `mfl preprocess`.")
     val_list: Path | None = Field(
         None, description="List file of validation samples; null validates on training samples."
     )
@@ -108,7 +108,7 @@ class LossConfig(Config):
 class ValidationConfig(Config):
     """What is measured while training, always on the same samples and views."""
 
-    samples: int = Field(4, ge=1, description="Number of validation samples.")
+    samples: int = Field(4, ge=1, description="Samples, spread evenly over the validation list.")
     input_views: int = Field(4, ge=1, description="Views shown to the model; the others are held out.")
 
 
@@ -123,7 +123,9 @@ class TrainGSLRMConfig(Config):
     validation: ValidationConfig = Field(ValidationConfig(), description="What is measured while training.")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule.")
     training: TrainingConfig = Field(TrainingConfig(), description="Length, precision, checkpoints, logs.")
-    overfit: int = Field(0, ge=0, description="Train on the first N samples only, as a test; 0 uses all.")
+    overfit: int = Field(
+        0, ge=0, description="Train and validate on this many training samples only; 0 uses all."
+    )
     output: Path = Field(description="Folder of the run: checkpoints, logs, pictures, final weights.")
 
     @model_validator(mode="after")

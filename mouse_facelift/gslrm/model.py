@@ -56,7 +56,8 @@ class GSLRM(nn.Module):
     """Six, four or any number of posed views -> Gaussians, in one pass.
 
     The order of the views does not matter; there is no positional embedding, the rays say where a token is.
-    That also allows leaving out tokens of background.
+    That also allows leaving out tokens of background (of which some fill up the number, see
+    `foreground_patches`: those may be other ones in another order of views, or in another batch).
     """
 
     def __init__(self, config: GSLRMConfig) -> None:

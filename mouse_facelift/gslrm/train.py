@@ -15,7 +15,9 @@ from ..geometry.rays import CameraBatch, select_views
 from ..metrics import psnr, silhouette_iou
 from ..pictures import contact_sheet, write_png
 from ..samples.datasets import SampleDataset, composite
+from ..training.checkpoints import checkpoint_to_resume
 from ..training.loop import fit, seed_everything
+from ..training.sampler import spread_evenly
 from .config import TrainGSLRMConfig
 from .losses import rendering_loss
 from .model import GSLRM
@@ -35,7 +37,7 @@ def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
         The run's folder. Its checkpoints' `weights/` are what `load_gslrm` reads.
 
     Raises:
-        ConfigError: more views are asked for than the samples have.
+        ConfigError: more views are asked for than the samples have, or `output` holds another run.
         DataError: a list or sample cannot be used.
         CheckpointError: the start weights cannot be used.
     """
@@ -43,13 +45,14 @@ def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
     dataset = SampleDataset.from_list(
         data.train_list, data.image_size, limit=config.overfit, cache=config.training.cache_samples
     )
-    validation = SampleDataset.from_list(
-        data.val_list or data.train_list, data.image_size, limit=config.validation.samples
-    )
+    validation = dataset
+    if data.val_list is not None and not config.overfit:
+        validation = SampleDataset.from_list(data.val_list, data.image_size)
     _check_view_counts(config, dataset, validation)
     seed_everything(config.training.seed)
     task = GSLRMTask(config, start_model(config), dataset, validation)
     if dry_run:
+        checkpoint_to_resume(config.output, config.training.resume)
         log.info("ready: %d training and %d validation samples", len(dataset), len(validation))
         return config.output
     return fit(
@@ -79,8 +82,6 @@ def start_model(config: TrainGSLRMConfig) -> GSLRM:
 class GSLRMTask:
     """What the training loop needs to know (see `training.task.Task`)."""
 
-    name = "gslrm"
-
     def __init__(
         self,
         config: TrainGSLRMConfig,
@@ -92,14 +93,6 @@ class GSLRMTask:
         self.module: nn.Module = module
         self.dataset: Dataset[dict[str, Any]] = dataset
         self.validation = validation
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Matrices decay, norm weights do not (facelift_spec 4.4)."""
-        parameters = [value for value in self.module.parameters() if value.requires_grad]
-        return [
-            {"params": [value for value in parameters if value.ndim >= 2]},
-            {"params": [value for value in parameters if value.ndim < 2], "weight_decay": 0.0},
-        ]
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """Draw input and target views per sample, reconstruct from the first, compare on the second."""
@@ -121,14 +114,17 @@ class GSLRMTask:
         )
 
     def validate(self, module: nn.Module, folder: Path) -> dict[str, float]:
-        """Foreground PSNR and silhouette IoU on input and held-out views, and one picture grid a sample."""
+        """Foreground PSNR and silhouette IoU on input and held-out views, and a grid of pictures per sample.
+
+        Grids `views_XX.png` hold rows of real views, rendered views, absolute error.
+        """
         device = next(module.parameters()).device
         scores: dict[str, list[Tensor]] = {}
-        for index in range(len(self.validation)):
+        for number, index in enumerate(spread_evenly(len(self.validation), self.config.validation.samples)):
             item = self.validation[index]
             rgba = item["rgba"][None].to(device)
             cameras = CameraBatch(item["K"][None], item["w2c"][None]).to(device)
-            inputs = spread_views(rgba.shape[1], self.config.validation.input_views)
+            inputs = spread_evenly(rgba.shape[1], self.config.validation.input_views)
             rgb, alpha = composite(rgba, self.config.data.background), rgba[:, :, 3:]
 
             shown = torch.cat([rgb, alpha], dim=2)[:, inputs]
@@ -142,7 +138,7 @@ class GSLRMTask:
                     scores.setdefault(f"psnr_{kind}", []).append(quality.nanmean())
                     scores.setdefault(f"iou_{kind}", []).append(overlap.mean())
             error = (picture.rgb[0] - rgb[0]).abs()
-            write_png(folder / f"{item['id']}.png", contact_sheet(rgb[0], picture.rgb[0], error))
+            write_png(folder / f"views_{number:02d}.png", contact_sheet(rgb[0], picture.rgb[0], error))
         return {name: float(torch.stack(values).nanmean()) for name, values in scores.items()}
 
     def export(self, module: nn.Module, folder: Path) -> None:
@@ -158,11 +154,6 @@ def draw_views(samples: int, views: int, count: int, generator: torch.Generator)
     """Different random views for each sample, without repetition, in ascending order. [samples, count]"""
     order = torch.rand(samples, views, generator=generator).argsort(dim=1)
     return order[:, :count].sort(dim=1).values
-
-
-def spread_views(views: int, count: int) -> list[int]:
-    """The same `count` of `views` indices every time, evenly spread."""
-    return [index * views // count for index in range(count)]
 
 
 def _check_view_counts(config: TrainGSLRMConfig, dataset: SampleDataset, validation: SampleDataset) -> None:

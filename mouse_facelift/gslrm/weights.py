@@ -3,22 +3,20 @@
 import json
 import logging
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..config import dump_config
 from ..errors import CheckpointError
 from ..files import atomic_path, write_json
 from ..training.checkpoints import find_checkpoint
+from ..training.tensors import read_tensors
 from .config import GSLRMConfig
 from .model import CONDITION_CHANNELS, GSLRM
 
@@ -139,14 +137,7 @@ def find_weights(path: Path) -> Path:
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{file}: not readable as weights ({first_line}). Fetch it again.") from None
+    content = read_tensors(file)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{file}: expected a dictionary of tensors, or one under the key 'model'.")

@@ -60,7 +60,13 @@ def reconstruct(model: GSLRM, pictures: Tensor, K: Tensor, w2c: Tensor) -> Gauss
         raise DataError(
             f"GS-LRM got {pictures.shape[0]} view; direct mode needs at least two. For one view use mode=e2e."
         )
+    patch, side = model.config.patch_size, pictures.shape[-1]
+    if side % patch:
+        raise DataError(
+            f"GS-LRM would get pictures of {side} pixels, expected a multiple of its patch size {patch}. Set "
+            f"image_size={max(1, round(side / patch)) * patch}."
+        )
     device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
         gaussians = model(pictures[None].to(device), CameraBatch(K[None].to(device), w2c[None].to(device)))
     return gaussians[0].to(torch.float32)

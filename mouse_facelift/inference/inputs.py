@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
@@ -106,6 +107,23 @@ def find_sources(path: Path, limit: int = 0) -> list[Source]:
     return sources[:limit] if limit else sources
 
 
+def read_cutout(path: Path) -> NDArray[np.uint8]:
+    """Read a lone picture whose background is transparent. [H, W, 4]
+
+    Raises:
+        DataError: unreadable, or its alpha does not tell an animal from a background.
+    """
+    rgba = read_rgba(path)
+    shown = rgba[..., 3] > 127
+    if not shown.any():
+        raise DataError(f"{path}: alpha is 0 everywhere, there is no animal in this picture.")
+    if shown.all():
+        raise DataError(
+            f"{path}: alpha is 255 everywhere, expected 0 outside the animal. Cut the animal out first."
+        )
+    return rgba
+
+
 def frame_picture(path: Path, size: int, fill: float) -> Tensor:
     """Centre the animal of a lone picture in a square and scale it, as training views show it.
 
@@ -119,10 +137,8 @@ def frame_picture(path: Path, size: int, fill: float) -> Tensor:
     Returns:
         Straight RGBA in [0, 1]. [4, S, S]
     """
-    picture = read_rgba(path).astype(np.float32) / 255
+    picture = read_cutout(path).astype(np.float32) / 255
     rows, columns = np.nonzero(picture[..., 3] > 0.5)
-    if rows.size == 0:
-        raise DataError(f"{path}: alpha is 0 everywhere, there is no animal in this picture.")
     low = np.array([columns.min(), rows.min()])
     high = np.array([columns.max(), rows.max()]) + 1.0
     scale = fill * size / (high - low).max()

@@ -11,8 +11,8 @@ from ..provenance import Run, sha256
 from .config import InferConfig
 from .inputs import Source
 
-MATTERS_NOT = ("input", "limit", "output", "overwrite", "device")
-"""Configuration that finished samples of an earlier run may have otherwise."""
+MATTERS_NOT = ("gslrm", "mvdiffusion", "input", "limit", "output", "overwrite", "device")
+"""Configuration that finished samples of an earlier run may have otherwise; hashes tell of weights."""
 
 
 class OutputFolder:
@@ -72,9 +72,12 @@ class OutputFolder:
     def _earlier(self, now: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         """What the results in this folder were made with; configuration and weights must be as now."""
         path = self.path / "run.json"
+        nothing: dict[str, dict[str, str]] = {part: {} for part in self._made_with}
         if not path.is_file():
-            return {part: {} for part in self._made_with}
+            return nothing
         content = _read(path, ("config", *self._made_with))
+        if not any((self.path / name).exists() for name in content["samples"]):
+            return nothing  # That run failed before its first sample.
         then = content["config"]
         differing = [key for key in now if key not in MATTERS_NOT and then.get(key) != now[key]]
         if differing:

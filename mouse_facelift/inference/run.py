@@ -11,10 +11,10 @@ from ..files import atomic_folder, write_json
 from ..gslrm import find_weights, load_gslrm
 from ..progress import track
 from ..provenance import Run, sha256
-from ..samples.format import read_rgba, read_sample
+from ..samples.format import read_sample
 from .config import InferConfig
 from .direct import Direct
-from .inputs import Source, Views, find_sources
+from .inputs import Source, Views, find_sources, read_cutout
 from .output import OutputFolder
 from .results import Reconstruction, write_results
 
@@ -46,7 +46,7 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
     for source in sources:
         _check_input(config, source)
     record = Run("infer", config)
-    output = OutputFolder(config, {str(file): sha256(file) for file in _weights(config)}, sources)
+    output = OutputFolder(config, {str(file.resolve()): sha256(file) for file in _weights(config)}, sources)
     reconstruct, size = _load_models(config, choose_device(config.device))
     record.lap("loading")
     if dry_run:
@@ -109,7 +109,10 @@ def _process(
         views = source.read(size, config.image_fill)
         result = reconstruct(views)
     except DataError as error:
-        raise type(error)(f"{source.path}: {error}") from None
+        message = str(error)
+        raise type(error)(
+            message if message.startswith(str(source.path)) else f"{source.path}: {message}"
+        ) from None
     if len(result.gaussians) == 0:
         log.warning("%s: no Gaussians are left after filtering; look at filter.min_opacity.", source.name)
     elif result.report.opacity_cut > MUCH_CUT:
@@ -140,7 +143,7 @@ def _check_input(config: InferConfig, source: Source) -> None:
             )
         if config.reference_view is not None:
             raise ConfigError("reference_view names a camera, but a lone picture has none. Remove it.")
-        read_rgba(source.path)
+        read_cutout(source.path)
         return
     present = [view.view_id for view in read_sample(source.path).views]
     if len(set(present)) < len(present):

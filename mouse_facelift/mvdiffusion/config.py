@@ -27,12 +27,19 @@ class DataConfig(Config):
     )
     slot_order: Literal["counter_clockwise", "clockwise"] = Field(
         "counter_clockwise",
-        description="Order of the rig's cameras seen from above; FaceLift's slots and prompts run clockwise.",
+        description="Order of the rig's cameras seen from above; FaceLift's slots and prompts run clockwise; "
+        "rig only.",
     )
     background: Literal["white", "three_choices"] = Field(
         "three_choices",
         description="Behind the animal in training: white, or white, black or grey by chance.",
     )
+
+    @model_validator(mode="after")
+    def _reference_is_free(self) -> "DataConfig":
+        if self.slots == "facelift" and self.reference_view != "first":
+            raise ValueError(f"slots facelift shows camera 0; remove reference_view {self.reference_view}")
+        return self
 
 
 class ComponentSizes(Config):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import atomic_path
-from .weights import read_tensors
+from ..training.tensors import read_tensors
 
 PROMPTS_FILE = "prompt_embeds.safetensors"
 TOKENS = 77

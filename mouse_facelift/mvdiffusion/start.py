@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..samples.datasets import SampleDataset, composite
+from ..training.loop import this_process
+from ..training.sampler import spread_evenly
 from .attention import AttentionMode
 from .config import StartConfig
 from .factory import random_pipeline
@@ -69,8 +71,7 @@ def fit_random_vae(
     pipeline: MVDiffusionPipeline, data: SampleDataset, background: str, start: StartConfig, seed: int
 ) -> float:
     """Fit the VAE of a random start on the training pictures; returns its PSNR in dB."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    vae = pipeline.frozen.vae.to(device)
+    vae = pipeline.frozen.vae.to(this_process().device)
     images = _pictures(data, BACKGROUNDS[background])
     psnr = fit_vae(
         vae, images, steps=start.vae_steps, lr=start.vae_lr, batch_size=start.vae_batch_size, seed=seed
@@ -81,8 +82,8 @@ def fit_random_vae(
 
 def _pictures(data: SampleDataset, levels: tuple[float, ...]) -> Tensor:
     """Pictures of samples spread evenly over the data, on every background in turn. [N, 3, S, S]"""
-    count = min(len(data), -(-VAE_PICTURES // len(data.view_ids)))
-    rgba = torch.cat([data[index * len(data) // count]["rgba"] for index in range(count)])
+    count = -(-VAE_PICTURES // len(data.view_ids))
+    rgba = torch.cat([data[index]["rgba"] for index in spread_evenly(len(data), count)])
     grey = torch.tensor(levels).repeat(-(-len(rgba) // len(levels)))[: len(rgba)]
     return composite(rgba, grey[:, None, None, None])
 

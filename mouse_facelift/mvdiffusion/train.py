@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import PartialState
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_folder
 from ..samples.datasets import SampleDataset, composite
-from ..training.checkpoints import Checkpoint, find_checkpoint, list_checkpoints
-from ..training.loop import fit, seed_everything
+from ..training.checkpoints import Checkpoint, checkpoint_to_resume
+from ..training.loop import fit, seed_everything, this_process
+from ..training.sampler import spread_evenly
 from .conditioning import Condition
 from .config import DiffusionConfig, TrainMVDiffConfig, ValidationConfig
 from .frozen import FrozenParts
@@ -48,8 +48,6 @@ class SlotDataset(Dataset[dict[str, Any]]):
 class MVDiffusionTask:
     """What the training loop must know; see `training.task.Task`."""
 
-    name = "mvdiffusion"
-
     def __init__(
         self,
         pipeline: MVDiffusionPipeline,
@@ -66,14 +64,6 @@ class MVDiffusionTask:
         self.backgrounds = torch.tensor(BACKGROUNDS[background])
         self.diffusion = diffusion
         self.validation = validation
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """All of the UNet; no decay on biases and norms."""
-        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        return [
-            {"params": [parameter for parameter in parameters if parameter.ndim >= 2]},
-            {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
-        ]
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: Generator) -> dict[str, Tensor]:
         """The published objective. Draws: one background per object, then `Draws`."""
@@ -98,7 +88,7 @@ class MVDiffusionTask:
         self._frozen_on(unet.device)
         pipeline = replace(self.pipeline, unet=unet)
         generated, real, alpha = [], [], []
-        for number, index in enumerate(_spread(len(self.validation_set), self.validation.samples)):
+        for number, index in enumerate(spread_evenly(len(self.validation_set), self.validation.samples)):
             rgba = self.validation_set[index]["rgba"].to(unet.device)
             views = composite(rgba, 1.0)
             made = pipeline(
@@ -160,7 +150,7 @@ def run(config: TrainMVDiffConfig, dry_run: bool = False) -> Path:
     seed_everything(config.training.seed)
     train_data, val_data = _read_data(config)
     slots = _slots(config, train_data)
-    resumed = _newest(config)
+    resumed = checkpoint_to_resume(config.output, config.training.resume)
     attention = config.diffusion.attention
     if resumed is not None:
         _check_same_slots(resumed, slots)
@@ -208,14 +198,6 @@ def _slots(config: TrainMVDiffConfig, train: SampleDataset) -> Slots:
     return slots
 
 
-def _newest(config: TrainMVDiffConfig) -> Checkpoint | None:
-    """The checkpoint that the loop will continue from; what it may not continue from, the loop refuses."""
-    if config.training.resume not in ("auto", "never"):
-        return find_checkpoint(Path(config.training.resume))
-    found = list_checkpoints(config.output)
-    return found[-1] if found else None
-
-
 def _check_same_slots(resumed: Checkpoint, slots: Slots) -> None:
     then = Slots.load(resumed.weights / SLOTS_FILE)
     if (then.view_ids, then.image_size) != (slots.view_ids, slots.image_size):
@@ -233,7 +215,7 @@ def _share_frozen(
 
     The first process does it, the others then read what it wrote, so that all share one VAE to the bit.
     """
-    folder, state = frozen_folder(config.output), PartialState()
+    folder, state = frozen_folder(config.output), this_process()
     if state.is_main_process:
         if vae_data is not None and config.start.kind == "random":
             fit_random_vae(pipeline, vae_data, config.data.background, config.start, config.training.seed)
@@ -242,9 +224,3 @@ def _share_frozen(
     state.wait_for_everyone()
     if not state.is_main_process:
         pipeline.frozen = FrozenParts.load(folder)
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` indices below `count`, evenly spread."""
-    wanted = min(count, wanted)
-    return [index * count // wanted for index in range(wanted)]

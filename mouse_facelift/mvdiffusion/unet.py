@@ -142,7 +142,9 @@ def widen_conv_in(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: conv_in has neither 4 nor 8 input channels.
     """
-    weight = state["conv_in.weight"]
+    weight = state.get("conv_in.weight")
+    if weight is None:
+        raise CheckpointError(f"found no conv_in among {len(state)} tensors; expected the weights of a UNet.")
     channels = weight.shape[1]
     if channels == INPUT_CHANNELS:
         return dict(state)

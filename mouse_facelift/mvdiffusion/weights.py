@@ -1,16 +1,13 @@
 """Reading a component's files: JSON and tensors, nothing that could run code."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..training.tensors import read_tensors
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -30,22 +27,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected an object.")
     return content
-
-
-def read_tensors(path: Path) -> Any:
-    """Read what a .safetensors file, or a .pt or .bin file with nothing but tensors, holds.
-
-    Raises:
-        CheckpointError: missing, damaged, or a pickle of other things.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: unreadable ({str(error).splitlines()[0]}).") from None
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

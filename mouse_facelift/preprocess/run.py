@@ -250,8 +250,9 @@ def _manifest(config: PreprocessConfig, plan: _Plan, complete: bool) -> dict[str
 def _summary(plan: _Plan) -> dict[str, object]:
     reasons = Counter(problem for item in plan.dropped for problem in item.problems)
     parts = Counter(plan.parts)
+    divided = f"{parts['train']} train, {parts['val']} val, {parts['guard']} guard (in neither)"
     return {
-        "samples": f"{len(plan.frames)} (train {parts['train']}, val {parts['val']}, guard {parts['guard']})",
+        "samples": f"{len(plan.frames)}: {divided}",
         "frames dropped": len(plan.dropped),
         **{f"dropped: {reason}": count for reason, count in reasons.most_common()},
         "frames cut by the box or a picture": plan.cut_frames,
@@ -269,13 +270,10 @@ def _check_output(config: PreprocessConfig) -> bool:
     """Whether the output folder holds samples of these very settings.
 
     Raises:
-        ConfigError: it holds others, and `overwrite` is off.
+        ConfigError: it holds others, and `overwrite` is off; or nothing can be written there.
     """
     manifest = config.output / MANIFEST
-    if config.output.exists() and not config.output.is_dir():
-        raise ConfigError(
-            f"{config.output}: is a file, expected a folder for the samples. Set another output."
-        )
+    _check_writable(config.output)
     try:
         found = json.loads(manifest.read_text(encoding="utf-8")).get("config")
     except FileNotFoundError:
@@ -290,6 +288,15 @@ def _check_output(config: PreprocessConfig) -> bool:
             "overwrite=true to replace them."
         )
     return False
+
+
+def _check_writable(output: Path) -> None:
+    """Refuse an output folder that cannot be made or written, before the long first pass."""
+    existing = next(place for place in (output, *output.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"{existing}: is a file, expected a folder for the samples. Set another output.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{output}: {existing} is not writable. Set another output, or its permissions.")
 
 
 def _samples(output: Path) -> list[Path]:

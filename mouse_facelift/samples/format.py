@@ -153,15 +153,23 @@ def read_list(path: Path) -> list[Path]:
     Raises:
         DataError: the file is missing, empty, or names a folder that does not exist.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a list file, such as data_train.txt inside it.")
     if not path.is_file():
-        raise DataError(f"{path}: no such list file.")
+        raise DataError(
+            f"{path}: no such list file. Expected a text file with one sample folder per line, such as "
+            "data_train.txt of `mfl preprocess`."
+        )
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file; expected one sample folder per line.") from None
     folders = [path.parent / line for line in lines if line]
     if not folders:
-        raise DataError(f"{path}: lists no samples.")
+        raise DataError(
+            f"{path}: lists no samples. `mfl preprocess` leaves a list empty where there are too few "
+            "frames or split.val_share is 0."
+        )
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{path}: lists {folder}, which is not a folder.")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..files import atomic_folder, write_json
 from ..provenance import sha256
 
@@ -61,6 +61,9 @@ def write_checkpoint(
         facts: Further manifest entries, JSON-ready.
     """
     folder = checkpoint_folder(run, step)
+    for leftover in folder.parent.glob(".step_*"):
+        # A run that was killed while it wrote this one cannot clean up after itself.
+        shutil.rmtree(leftover)
     with atomic_folder(folder) as temporary:
         write(temporary)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
@@ -127,6 +130,30 @@ def find_checkpoint(path: Path) -> Checkpoint:
     return newest
 
 
+def checkpoint_to_resume(run: Path, choice: str) -> Checkpoint | None:
+    """The checkpoint that training in the folder `run` continues from; None starts anew.
+
+    Args:
+        run: The run's output folder.
+        choice: `training.resume`: auto, never, or the path of a checkpoint or a run.
+
+    Raises:
+        ConfigError: the folder holds checkpoints with `never`, or later ones than the chosen one; they would
+            be taken for the newest.
+        CheckpointError: the path holds no complete checkpoint.
+    """
+    found = list_checkpoints(run)
+    if choice == "auto":
+        return found[-1] if found else None
+    chosen = None if choice == "never" else find_checkpoint(Path(choice))
+    if found and (chosen is None or chosen.step < found[-1].step):
+        raise ConfigError(
+            f"{run} holds a checkpoint of step {found[-1].step} and training.resume is {choice}. "
+            "Choose another output, or training.resume=auto to continue from that checkpoint."
+        )
+    return chosen
+
+
 def prune_checkpoints(run: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints, after checking the newest one's hashes."""
     checkpoints = list_checkpoints(run)
@@ -146,5 +173,6 @@ def verify_checkpoint(checkpoint: Checkpoint) -> None:
     for name, entry in checkpoint.manifest["files"].items():
         if sha256(checkpoint.folder / name) != entry["sha256"]:
             raise CheckpointError(
-                f"{checkpoint.folder / name}: damaged, its content differs from the manifest."
+                f"{checkpoint.folder / name}: damaged, its content differs from the manifest. "
+                "Delete this checkpoint and use another."
             )

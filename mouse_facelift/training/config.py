@@ -35,7 +35,9 @@ class TrainingConfig(Config):
     ema_decay: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights; 0 keeps none.")
     seed: int = Field(777, ge=0, description="Seed of initial weights, data order and noise.")
     workers: int = Field(4, ge=0, description="Data loading processes; 0 loads in the main process.")
-    cache_samples: bool = Field(False, description="Keep decoded samples in memory.")
+    cache_samples: bool = Field(
+        False, description="Keep decoded samples in memory, once in every data loading process."
+    )
     log_every: int = Field(10, ge=1, description="Steps between lines in log.jsonl.")
     validate_every: int = Field(
         1000, ge=1, description="Steps between validations; the last step always validates."

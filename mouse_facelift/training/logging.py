@@ -1,6 +1,7 @@
 """Where training figures go: `log.jsonl` in the run's folder always, Weights & Biases on request."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,8 +40,8 @@ class RunLog:
             self._wandb.finish(exit_code=0 if kind is None else 1)
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
-        """Record figures of a step."""
-        line = {"step": step, "time": round(time.time(), 3), **values}
+        """Record figures of a step; what is not finite becomes null, since JSON has no word for it."""
+        line = {"step": step, "time": round(time.time(), 3), **{k: _json(v) for k, v in values.items()}}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         if self._wandb is not None:
@@ -60,6 +61,10 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """All lines of a run's `log.jsonl`."""
     text = (folder / "log.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def _json(value: float | str) -> float | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _start_wandb(folder: Path, training: TrainingConfig, config: Config) -> Any:

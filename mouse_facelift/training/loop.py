@@ -10,21 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import parse_flag_from_env, set_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from .. import progress
 from ..config import Config, dump_config
-from ..errors import CheckpointError, ConfigError, DataError
-from ..progress import bar
+from ..errors import CheckpointError, DataError
 from ..provenance import Run
-from .checkpoints import Checkpoint, find_checkpoint, list_checkpoints, prune_checkpoints, write_checkpoint
+from .checkpoints import (
+    Checkpoint,
+    checkpoint_to_resume,
+    prune_checkpoints,
+    verify_checkpoint,
+    write_checkpoint,
+)
 from .config import OptimizerConfig, TrainingConfig
 from .logging import RunLog
+from .optimizer import make_adamw
 from .sampler import StepSampler, step_generator
 from .schedule import averaging, lr_factor
 from .task import Task
@@ -33,6 +40,12 @@ log = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = ("training.", "validation.", "output")
 """Configuration that a resumed run may have otherwise than the run it continues."""
+
+
+def this_process() -> PartialState:
+    """This process among those of the run, and its device; also for what happens before `fit`."""
+    # PartialState alone does not look at the variable and would take every process for the first one.
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def seed_everything(seed: int) -> None:
@@ -64,13 +77,14 @@ def fit(
         The run's folder.
 
     Raises:
-        ConfigError: `resume: never` and the folder holds checkpoints.
+        ConfigError: the folder holds checkpoints that `resume` does not mean.
         CheckpointError: the checkpoint to resume belongs to another configuration or is damaged.
-        DataError: the loss is not finite.
+        DataError: the loss or its gradient is not finite.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     trainer = _Trainer(task, optimizer, training, output, command, config)
-    trainer.run.add_inputs(inputs)
+    if trainer.main:
+        trainer.run.add_inputs(inputs)
     trainer.resume()
     trainer.train()
     return output
@@ -86,29 +100,24 @@ class _Trainer:
         command: str,
         config: Config,
     ) -> None:
-        self.task, self.training, self.output, self.command, self.config = (
-            task,
-            training,
-            output,
-            command,
-            config,
-        )
+        self.task, self.training, self.output = task, training, output
+        self.command, self.config = command, config
         self.max_grad_norm = optimizer.max_grad_norm
-        on_gpu = torch.cuda.is_available()
-        precision = {"fp32": "no"}.get(training.precision, training.precision) if on_gpu else "no"
+        on_gpu = this_process().device.type == "cuda"
+        precision = training.precision if on_gpu and training.precision != "fp32" else "no"
         # Accelerate keeps the first precision of a process; two runs in one process may differ.
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(mixed_precision=precision)
+        self.main = self.accelerator.is_main_process
+        if not self.main:
+            _be_quiet()
         self.run = Run(command, config)
         self.step = self.updates = 0
 
         task.module.to(self.accelerator.device)
-        groups = task.parameter_groups()
-        for group in groups:
-            group.setdefault("weight_decay", optimizer.weight_decay)
-        self.peak_rates = [optimizer.lr * group.pop("lr_scale", 1.0) for group in groups]
-        self.rate_factor = lr_factor(optimizer, training.steps)
-        adamw = torch.optim.AdamW(groups, betas=optimizer.betas, eps=optimizer.eps, fused=on_gpu or None)
+        self.peak_rate, self.rate_factor = optimizer.lr, lr_factor(optimizer, training.steps)
+        # The fused kernel skips overflowing fp16 steps on its own, unnoticed by accelerate.
+        adamw = make_adamw(task.module, optimizer, fused=on_gpu and precision != "fp16")
         self.module, self.optimizer = self.accelerator.prepare(task.module, adamw)
         self.average = self._new_average()
 
@@ -118,7 +127,7 @@ class _Trainer:
         return self.accelerator.unwrap_model(self.module)
 
     def _new_average(self) -> AveragedModel | None:
-        if self.training.ema_decay == 0:
+        if self.training.ema_decay == 0 or not self.main:
             return None
         return AveragedModel(self.bare, multi_avg_fn=averaging(self.training.ema_decay))
 
@@ -126,25 +135,15 @@ class _Trainer:
 
     def resume(self) -> None:
         """Restore the state that `training.resume` asks for."""
-        checkpoint = self._checkpoint_to_resume()
+        checkpoint = checkpoint_to_resume(self.output, self.training.resume)
         if checkpoint is None:
             log.info("%s: starting from step 0", self.output)
             return
         self._check_compatible(checkpoint)
+        if self.main:
+            verify_checkpoint(checkpoint)
         self._load_state(checkpoint)
         log.info("%s: continuing from step %d of %d", checkpoint.folder, self.step, self.training.steps)
-
-    def _checkpoint_to_resume(self) -> Checkpoint | None:
-        choice = self.training.resume
-        if choice not in ("auto", "never"):
-            return find_checkpoint(Path(choice))
-        found = list_checkpoints(self.output)
-        if choice == "never" and found:
-            raise ConfigError(
-                f"{self.output} holds a checkpoint of step {found[-1].step} and training.resume is never. "
-                "Choose another output, or training.resume=auto to continue."
-            )
-        return found[-1] if found else None
 
     def _check_compatible(self, checkpoint: Checkpoint) -> None:
         then, now = checkpoint.manifest, {"command": self.command, "config": dump_config(self.config)}
@@ -162,17 +161,17 @@ class _Trainer:
             )
 
     def _load_state(self, checkpoint: Checkpoint) -> None:
-        device = str(self.accelerator.device)
-        self.bare.load_state_dict(load_file(checkpoint.state / "model.safetensors", device=device))
-        state = torch.load(checkpoint.state / "optimizer.pt", map_location=device, weights_only=True)
+        # Everything is read on the CPU: whoever takes it moves it to its own device.
+        weights, averaged = checkpoint.state / "model.safetensors", checkpoint.state / "ema.safetensors"
+        self.bare.load_state_dict(load_file(weights))
+        state = torch.load(checkpoint.state / "optimizer.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
-            self.average.module.load_state_dict(
-                load_file(checkpoint.state / "ema.safetensors", device=device)
-            )
+            # A run that has kept no average so far begins one from its weights.
+            self.average.module.load_state_dict(load_file(averaged if averaged.is_file() else weights))
             self.average.n_averaged.fill_(state["averaged_updates"])
         self.step = checkpoint.step
 
@@ -183,22 +182,35 @@ class _Trainer:
         if self.step >= self.training.steps:
             log.info("%s: all %d steps are done already", self.output, self.training.steps)
             return
-        main = self.accelerator.is_main_process
-        writer = RunLog(self.output, self.training, self.config) if main else contextlib.nullcontext()
-        with writer as record, _stop_request() as stop, bar(self.command, self.training.steps) as line:
+        if self.main:
+            self.run.write(self.output, {"steps": self.step})
+        try:
+            self._train_to_the_end()
+        finally:
+            if self.main:
+                self.run.lap("training")
+                self.run.write(self.output, {"steps": self.step})
+
+    def _train_to_the_end(self) -> None:
+        writer = RunLog(self.output, self.training, self.config) if self.main else contextlib.nullcontext()
+        title, steps = self.command, self.training.steps
+        with writer as record, _stop_request() as stop, progress.bar(title, steps) as line:
             line.advance(self.step)
             batches = self._batches()
             self._clock, self._since = time.perf_counter(), self.step
-            while self.step < self.training.steps:
+            while self.step < steps:
                 values = self._update(batches)
                 self.step += 1
                 line.advance(note=f"loss {values['loss']:.4f}")
-                self._after_update(record, values, bool(stop))
-                if stop:
+                stopping = self._any_process(bool(stop))
+                self._after_update(record, values, stopping)
+                if stopping:
                     raise KeyboardInterrupt
-        if main:
-            self.run.lap("training")
-            self.run.write(self.output, {"steps": self.step})
+
+    def _any_process(self, stop: bool) -> bool:
+        """Whether any process was asked to stop: all must end after the same step."""
+        asked = torch.tensor(float(stop), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum"))
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         accumulation = self.training.gradient_accumulation
@@ -217,7 +229,7 @@ class _Trainer:
                 batch_sampler=sampler,
                 num_workers=self.training.workers,
                 pin_memory=self.accelerator.device.type == "cuda",
-                persistent_workers=self.training.workers > 0,
+                worker_init_fn=_ignore_signals,
             )
         )
 
@@ -235,14 +247,16 @@ class _Trainer:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
                 with self.accelerator.autocast():
                     terms = self.task.loss(self.module, batch, generator)
-                self._check_finite(terms["loss"], batch)
+                self._check_finite("loss", terms["loss"], batch)
                 self.accelerator.backward(terms["loss"] / accumulation)
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0) + value.detach().float() / accumulation
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
-        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
-            group["lr"] = peak * self.rate_factor(self.updates)
-        rate = self.optimizer.param_groups[0]["lr"]
+        if self.accelerator.scaler is None:
+            self._check_finite("gradient's norm", norm, batch)
+        rate = self.peak_rate * self.rate_factor(self.updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         self.optimizer.step()
         # A step that the fp16 scaler skips advances neither the schedule nor the average.
         if not self.accelerator.optimizer_step_was_skipped:
@@ -259,11 +273,11 @@ class _Trainer:
             for key, value in batch.items()
         }
 
-    def _check_finite(self, loss: Tensor, batch: Mapping[str, Any]) -> None:
-        value = float(loss.detach())
-        if not math.isfinite(value):
+    def _check_finite(self, name: str, value: Tensor, batch: Mapping[str, Any]) -> None:
+        number = float(value.detach())
+        if not math.isfinite(number):
             raise DataError(
-                f"the loss is {value} at step {self.step + 1} on samples {batch.get('id')}. "
+                f"the {name} is {number} at step {self.step + 1} on samples {batch.get('id')}. "
                 f"Look at these samples, or lower optimizer.lr. The last checkpoint is kept in {self.output}."
             )
 
@@ -289,29 +303,25 @@ class _Trainer:
         record.write(self.step, {**values, "samples_per_s": round(speed, 3)})
 
     def _validate(self, record: RunLog | None) -> None:
-        if record is None:
-            self.accelerator.wait_for_everyone()
-            return
-        folder = self.output / "validation" / f"step_{self.step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        module = self._shown_module().eval()
-        with torch.no_grad(), self.accelerator.autocast():
-            metrics = self.task.validate(module, folder)
-        module.train()
-        record.write(self.step, {f"validation/{name}": value for name, value in metrics.items()})
-        record.pictures(self.step, folder)
-        log.info(
-            "step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        )
+        if record is not None:
+            folder = self.output / "validation" / f"step_{self.step:08d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            module = self._shown_module().eval()
+            with torch.no_grad(), self.accelerator.autocast():
+                metrics = self.task.validate(module, folder)
+            module.train()
+            record.write(self.step, {f"validation/{name}": value for name, value in metrics.items()})
+            record.pictures(self.step, folder)
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            log.info("step %d: %s", self.step, shown)
+        self.accelerator.wait_for_everyone()
         self._clock, self._since = time.perf_counter(), self.step
-        if self.accelerator.num_processes > 1:
-            self.accelerator.wait_for_everyone()
 
     def _shown_module(self) -> nn.Module:
         return self.average.module if self.average is not None else self.bare
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
+        if self.main:
             facts = {"command": self.command, "config": dump_config(self.config)}
             write_checkpoint(self.output, self.step, self._write_state, facts)
             prune_checkpoints(self.output, self.training.keep_checkpoints)
@@ -339,14 +349,17 @@ class _Trainer:
 
 @contextlib.contextmanager
 def _stop_request() -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM so that the step ends and is saved; a second one acts at once."""
+    """Collect SIGINT and SIGTERM, so that the step ends and is saved; a second SIGINT acts at once.
+
+    Launchers and schedulers tend to send SIGTERM more than once.
+    """
     received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
+        if not received:
+            log.warning("interrupted: finishing the step and saving; press Ctrl-C again to stop at once")
         received.append(number)
-        log.warning("interrupted: finishing the step and saving; interrupt again to stop at once")
-        for which, handler in before.items():
-            signal.signal(which, handler)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     before: dict[signal.Signals, Any] = {}
     try:
@@ -359,6 +372,18 @@ def _stop_request() -> Iterator[list[int]]:
     finally:
         for which, handler in before.items():
             signal.signal(which, handler)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Keep a data loading process alive while its trainer finishes the step."""
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, signal.SIG_IGN)
+
+
+def _be_quiet() -> None:
+    """Leave progress and news to the first process."""
+    progress.console = None
+    logging.getLogger(__name__.partition(".")[0]).setLevel(logging.WARNING)
 
 
 def _contiguous(module: nn.Module) -> dict[str, Tensor]:

@@ -12,18 +12,12 @@ class Task(Protocol):
     """A thing to train. The loop owns device, precision, optimizer, EMA, checkpoints and logs.
 
     Attributes:
-        name: Short name for logs and manifests.
         module: What is trained, averaged and checkpointed.
         dataset: Training samples: dicts of tensors and strings, for torch's default collate.
     """
 
-    name: str
     module: nn.Module
     dataset: Dataset[dict[str, Any]]
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Trainable parameters for AdamW: dicts with `params`, optionally `weight_decay` and `lr_scale`."""
-        ...
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """One forward pass.

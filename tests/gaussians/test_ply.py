@@ -146,3 +146,14 @@ def test_published_files_are_read(shared: Path, name: str):
 def test_view_dependent_colour_is_refused(shared: Path):
     with pytest.raises(DataError, match="expected degree 0"):
         read_ply(shared / "fixtures/facelift/ply/sh1.ply")
+
+
+def test_scene_with_nan_is_not_written(tmp_path: Path) -> None:
+    n = 3
+    opacities = torch.full((n,), 0.5)
+    means = torch.zeros(n, 3)
+    means[1, 2] = float("nan")
+    scene = Gaussians(means, torch.ones(n, 4), torch.ones(n, 3), opacities, torch.zeros(n, 1, 3))
+    with pytest.raises(DataError, match="holds NaN"):
+        scene.save_ply(tmp_path / "a.ply")
+    assert not list(tmp_path.iterdir())

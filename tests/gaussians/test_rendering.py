@@ -1,5 +1,6 @@
 import importlib
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,3 +162,19 @@ def test_gsplat_and_torch_draw_the_same_picture_with_the_same_gradients():
     for name, ours, theirs in zip(FIELDS, *gradients, strict=True):
         assert F.cosine_similarity(ours, theirs, dim=0) > 0.999, name
         assert (ours - theirs).norm() < 0.03 * theirs.norm(), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e25])
+def test_gaussian_without_a_finite_size_is_left_out(value: float):
+    gaussians, (K, w2c) = scene(20), cameras(1, 32)
+    scales = gaussians.scales.clone()
+    scales[-1, 0] = value
+    found = render(replace(gaussians, scales=scales), K, w2c, 32, 24, backend="torch")
+    assert torch.equal(found.rgb, render(gaussians[:-1], K, w2c, 32, 24, backend="torch").rgb)
+
+
+def test_scene_without_gaussians_is_background():
+    K, w2c = cameras(2, 32)
+    picture = render(scene(0), K, w2c, 32, 24, background=0.3, backend="torch")
+    assert torch.equal(picture.rgb, torch.full_like(picture.rgb, 0.3))
+    assert not picture.alpha.any() and not picture.depth.any()

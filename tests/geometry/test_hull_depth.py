@@ -212,3 +212,15 @@ def test_scenes_of_a_batch_do_not_mix(alpha: Tensor, cameras: list[Camera], foun
     both = CameraBatch(*(torch.cat([getattr(batch(c), n) for c in (other, cameras)]) for n in ("K", "w2c")))
     result = first_hull_depth(silhouettes, both, *rays(both), REACH, SAMPLES)
     torch.testing.assert_close(result[1], found, equal_nan=True)
+
+
+def test_nothing_behind_the_camera_is_found_although_the_search_reaches_there() -> None:
+    near = [Camera.look_at(0.4 * c / DISTANCE, (0, 0, 0), 0.3 * SIZE, SIZE) for c in CENTERS]
+    found = depths(torch.ones(len(near), SIZE, SIZE), near)
+    assert found.isfinite().any()
+    assert (found[found.isfinite()] > 0).all()
+
+
+def test_one_view_alone_has_no_hull() -> None:
+    camera = look_at(CENTERS[0])
+    assert depths(disc(camera)[None], [camera]).isnan().all()

@@ -123,3 +123,45 @@ def test_silhouettes_are_ignored_where_depth_is_measured_from_the_origin(
 ) -> None:
     model = wild_model(TINY.model_copy(update={"depth_anchor": "origin"}))
     assert torch.equal(model(images, cameras).means, model(images[:, :, :3], cameras).means)
+
+
+@pytest.fixture
+def sparse_model() -> GSLRM:
+    return wild_model(
+        TINY.model_copy(update={"tokens": "foreground", "token_margin": 0, "token_multiple": 1})
+    )
+
+
+def test_order_of_the_views_only_reorders_the_gaussians_of_the_animal(
+    sparse_model: GSLRM, images: Tensor, cameras: CameraBatch
+) -> None:
+    order = torch.tensor([[2, 0, 3, 1]])
+    found = sparse_model(images[:, order[0]], cameras.select(order))
+    expected = sparse_model(images, cameras)
+    free = TINY.free_gaussians
+    per_view = expected.means[0, free:].unflatten(0, (VIEWS, -1))
+    torch.testing.assert_close(found.means[0, :free], expected.means[0, :free], atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.means[0, free:], per_view[order[0]].flatten(0, 1), atol=1e-4, rtol=0)
+
+
+def test_samples_of_a_batch_do_not_see_each_other(
+    sparse_model: GSLRM, images: Tensor, cameras: CameraBatch
+) -> None:
+    other = torch.cat([1 - images[:, :, :3], images[:, :, 3:]], dim=2)
+    pair = CameraBatch(cameras.K.repeat(2, 1, 1, 1), cameras.w2c.repeat(2, 1, 1, 1))
+    both = sparse_model(torch.cat([images, other]), pair)
+    for index, single in enumerate((images, other)):
+        torch.testing.assert_close(
+            both.means[index], sparse_model(single, cameras).means[0], atol=1e-5, rtol=0
+        )
+
+
+def test_views_without_an_animal_add_nothing(
+    sparse_model: GSLRM, images: Tensor, cameras: CameraBatch
+) -> None:
+    images[:, 1, 3] = 0
+    patches_per_view = 4
+    expected = TINY.free_gaussians + (VIEWS - 1) * patches_per_view * TINY.patch_size**2
+    assert len(sparse_model(images, cameras)) == expected
+    images[:, :, 3] = 0
+    assert len(sparse_model(images, cameras)) == TINY.free_gaussians

@@ -62,9 +62,12 @@ def test_picture_without_alpha_says_so(tmp_path: Path, name: str) -> None:
         source.read(32, 0.6)
 
 
-def test_picture_without_an_animal_says_so(tmp_path: Path) -> None:
-    path = save_rectangle(tmp_path / "empty.png", (20, 20), (0, 0, 0, 0))
-    with pytest.raises(DataError, match="alpha is 0 everywhere"):
+@pytest.mark.parametrize(("box", "alpha"), [((0, 0, 0, 0), 0), ((0, 0, 20, 20), 255)])
+def test_alpha_that_shows_no_animal_says_so(
+    tmp_path: Path, box: tuple[int, int, int, int], alpha: int
+) -> None:
+    path = save_rectangle(tmp_path / "mouse.png", (20, 20), box)
+    with pytest.raises(DataError, match=f"alpha is {alpha} everywhere"):
         frame_picture(path, 32, 0.6)
 
 

@@ -153,6 +153,16 @@ def test_results_of_weights_that_changed_under_the_same_path_are_not_mixed_in(
         run(settings)
 
 
+def test_weights_are_told_by_their_bytes_and_not_by_how_their_path_is_written(
+    config: Make, balls: Path, gslrm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = run(config(f"input={balls}", "limit=1"))
+    before = hashes(output)
+    monkeypatch.chdir(gslrm.parent)
+    run(config(f"input={balls}", "limit=1", f"gslrm={gslrm.name}"))
+    assert hashes(output) == before
+
+
 def test_sample_of_the_same_name_from_elsewhere_is_not_taken_for_finished(
     config: Make, balls: Path, write_ball: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -295,8 +305,19 @@ def test_mvdiffusion_given_as_gslrm_is_refused(
 
 
 def test_size_that_the_patches_do_not_fill_names_the_sample(config: Make, balls: Path) -> None:
-    with pytest.raises(DataError, match=r"sample_000000: images are 20x20 pixels"):
+    with pytest.raises(
+        DataError, match=r"sample_000000: GS-LRM would get pictures of 20 pixels.*image_size=16"
+    ):
         run(config(f"input={balls}", "image_size=20"))
+
+
+def test_run_that_failed_before_its_first_sample_may_be_repeated_with_other_settings(
+    config: Make, balls: Path
+) -> None:
+    with pytest.raises(DataError):
+        run(config(f"input={balls}", "image_size=20"))
+    output = run(config(f"input={balls}", "image_size=24"))
+    assert (output / "sample_000000" / "gaussians.ply").is_file()
 
 
 def test_settings_of_the_other_mode_are_refused(config: Make, rig_pipeline: Path) -> None:

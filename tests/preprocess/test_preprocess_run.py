@@ -1,6 +1,8 @@
 import csv
 import json
+import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -119,6 +121,12 @@ def test_quality_page_is_self_contained(made):
     assert "sample_000003" in page
 
 
+def test_quality_page_links_to_its_pictures(made):
+    links = re.findall(r"<a href='([^']+)'", (made / "quality.html").read_text())
+    assert len(links) == 8 * 4
+    assert all((made / link).is_file() for link in links)
+
+
 def test_run_json_holds_config_and_input_hashes(made, recording_folder):
     facts = json.loads((made / "run.json").read_text())
     assert facts["command"] == "preprocess"
@@ -151,6 +159,17 @@ def test_foreign_samples_are_not_overwritten_by_accident(recording_folder, tmp_p
     (tmp_path / "out/sample_000000").mkdir(parents=True)
     with pytest.raises(ConfigError, match="overwrite=true"):
         run(config(recording_folder, tmp_path / "out"))
+
+
+def test_output_that_cannot_be_written_is_refused_before_the_videos_are_read(
+    recording_folder, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="file: is a file, expected a folder"):
+        run(config(recording_folder, tmp_path / "file" / "out"), dry_run=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match=r"out: .* is not writable"):
+        run(config(recording_folder, tmp_path / "out"), dry_run=True)
 
 
 def test_dry_run_writes_nothing(recording_folder, tmp_path):

@@ -103,6 +103,11 @@ def test_empty_list_and_missing_sample_are_errors(tmp_path: Path, text: str, mes
         read_list(tmp_path / "list.txt")
 
 
+def test_data_set_folder_given_as_a_list_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is a folder, expected a list file, such as data_train\.txt"):
+        read_list(tmp_path)
+
+
 def test_published_sample_is_read_and_missing_views_are_named(shared: Path, tmp_path: Path) -> None:
     published = shared / "data/facelift_sample"
     with pytest.raises(DataError, match=r"view 1 names .*cam_001\.png, which does not exist"):

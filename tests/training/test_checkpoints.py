@@ -75,3 +75,15 @@ def test_missing_checkpoint_is_an_error_and_says_where_it_was_expected(tmp_path:
         run.mkdir()
     with pytest.raises(CheckpointError, match="run"):
         find_checkpoint(run)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1, fill, {})
+    half = tmp_path / "checkpoints" / ".step_00000002.abc"
+    half.mkdir()
+    (half / "weights").write_text("half")
+    write_checkpoint(tmp_path, 2, fill, {})
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step_00000001",
+        "step_00000002",
+    ]

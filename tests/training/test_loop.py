@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,15 +39,10 @@ class Points(Dataset[dict[str, Any]]):
 class Toy:
     """Learn a sum from noisy points; the noise comes from the generator that the loop hands out."""
 
-    name = "toy"
-
     def __init__(self, spoil_at: int = -1, interrupt_at: int = -1) -> None:
         self.module: nn.Module = nn.Linear(3, 1)
         self.dataset = Points()
         self.calls, self.spoil_at, self.interrupt_at = 0, spoil_at, interrupt_at
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.module.parameters())}]
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         self.calls += 1
@@ -164,3 +161,103 @@ def test_resume_never_refuses_a_used_folder(tmp_path: Path) -> None:
 def test_resume_from_a_missing_path_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         train(tmp_path / "run", steps=4, resume=str(tmp_path / "nowhere"))
+
+
+def test_bad_gradient_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
+    class Kink(Toy):
+        def loss(self, module: nn.Module, batch: dict[str, Any], generator: Any) -> dict[str, Tensor]:
+            terms = super().loss(module, batch, generator)
+            zero = terms["loss"] - terms["loss"].detach()
+            return {"loss": zero.abs().sqrt()}
+
+    task = Kink()
+    with pytest.raises(DataError, match="gradient's norm is nan at step 1"):
+        train(tmp_path / "run", lambda: task, steps=5)
+    assert all(value.isfinite().all() for value in task.module.parameters())
+
+
+def test_average_can_begin_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    train(tmp_path / "run", steps=2, ema_decay=0)
+    tensors = final_files(train(tmp_path / "run", steps=3, ema_decay=0.9))
+    # The first update copies the weights.
+    assert torch.equal(tensors["state/ema.safetensors:weight"], tensors["state/model.safetensors:weight"])
+
+
+def test_older_checkpoint_is_not_continued_beside_newer_ones(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=4, checkpoint_every=2)
+    older = str(checkpoint_folder(run, 2))
+    with pytest.raises(ConfigError, match="holds a checkpoint of step 4"):
+        train(run, steps=6, resume=older)
+    branch = train(tmp_path / "branch", steps=6, resume=older)
+    assert [checkpoint.step for checkpoint in list_checkpoints(branch)] == [6]
+
+
+def test_damaged_state_is_refused(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=2)
+    file = checkpoint_folder(run, 2) / "state" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(run, steps=4)
+
+
+def test_interrupted_run_says_what_made_it(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", lambda: Toy(interrupt_at=2), steps=9)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["steps"] == 2 and facts["command"] == "toy"
+
+
+def test_data_loading_processes_survive_the_interrupt(tmp_path: Path) -> None:
+    class Nervous(Points):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(index)
+
+    task = Toy()
+    task.dataset = Nervous()
+    train(tmp_path / "run", lambda: task, steps=2, workers=1)
+    assert task.calls == 2
+
+
+TWO_PROCESSES = """
+import os
+import sys
+from pathlib import Path
+
+from test_loop import Toy, train
+
+folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+try:
+    train(folder / "run", lambda: Toy(interrupt_at=3 if rank == 1 else -1), steps=6)
+except KeyboardInterrupt:
+    train(folder / "run", steps=6)
+    train(folder / "whole", steps=6)
+"""
+
+
+def test_two_processes_stop_together_write_one_run_and_resume_bit_for_bit(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    settings = {
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    done = subprocess.run(
+        [*launch, str(script), str(tmp_path)],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [3, 6]
+    assert [line["step"] for line in read_log(run) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    for name, value in final_files(whole).items():
+        assert torch.equal(value, final_files(run)[name]), name

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mouse_facelift.training.sampler import StepSampler, step_generator
+from mouse_facelift.training.sampler import StepSampler, spread_evenly, step_generator
 
 
 @given(
@@ -42,3 +42,9 @@ def test_generators_differ_by_step_micro_step_and_rank() -> None:
     assert len(draws) == 4
     again = torch.rand((), generator=step_generator(7, 1, 0, 0))
     assert float(again) in draws
+
+
+def test_spread_indices_are_even_and_never_more_than_there_are() -> None:
+    assert spread_evenly(6, 4) == [0, 1, 3, 4]
+    assert spread_evenly(6, 3) == [0, 2, 4]
+    assert spread_evenly(3, 5) == [0, 1, 2]
