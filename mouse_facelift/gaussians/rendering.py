@@ -74,7 +74,8 @@ def render(
     dtype = torch.float64 if dtype == torch.float64 and not on_gpu else torch.float32
     gaussians, K, w2c = gaussians.to(dtype), K.to(device, dtype), w2c.to(device, dtype)
     with torch.autocast(device.type, enabled=False):
-        draw = _rasterize_gsplat if on_gpu else rasterize
+        # gsplat is not made for empty scenes.
+        draw = _rasterize_gsplat if on_gpu and len(gaussians) else rasterize
         rgb, depth, alpha = draw(gaussians, K, w2c, width, height).split((3, 1, 1), dim=2)
         behind = torch.as_tensor(1.0 if background is None else background, dtype=dtype, device=device)
         rgb = rgb + (1 - alpha) * behind.view(-1, 1, 1)

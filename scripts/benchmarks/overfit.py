@@ -4,7 +4,7 @@ Overfits configs/demo/train_gslrm.yaml to one demo sample and prints PSNR on pix
 input views, and from four cameras that training never saw, beside the trivial prediction to beat there: the
 true outline filled with one mean colour.
 
-    python scripts/benchmarks/overfit.py [--output outputs/overfit] [--steps 1500]
+    python scripts/benchmarks/overfit.py [--output outputs/overfit] [--steps 1200]
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     """Make a recording and its samples, train, reconstruct, measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("outputs/overfit"))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1200)
     arguments = parser.parse_args()
     output, stages = arguments.output, find_configs() / "demo"
     recording, samples = output / "recording", output / "samples"
