@@ -46,8 +46,10 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
     for source in sources:
         _check_input(config, source)
     record = Run("infer", config)
-    output = OutputFolder(config, {str(file.resolve()): sha256(file) for file in _weights(config)}, sources)
-    reconstruct, size = _load_models(config, choose_device(config.device))
+    weights = find_weights(config.gslrm)
+    hashes = {str(file.resolve()): sha256(file) for file in (weights, *_unet(config))}
+    output = OutputFolder(config, hashes, sources)
+    reconstruct, size = _load_models(config, weights, choose_device(config.device))
     record.lap("loading")
     if dry_run:
         log.info("%d samples to reconstruct; weights and cameras are in order", len(sources))
@@ -81,9 +83,9 @@ def choose_device(choice: str) -> torch.device:
     return torch.device("cuda" if available and choice != "cpu" else "cpu")
 
 
-def _load_models(config: InferConfig, device: torch.device) -> tuple[Reconstruct, int | None]:
+def _load_models(config: InferConfig, weights: Path, device: torch.device) -> tuple[Reconstruct, int | None]:
     """The reconstruction as a function, and the size at which it wants its views."""
-    model = load_gslrm(config.gslrm, device)
+    model = load_gslrm(weights, device)
     if config.mvdiffusion is None:
         return Direct(config, model), config.image_size
     from .e2e import EndToEnd
@@ -92,9 +94,8 @@ def _load_models(config: InferConfig, device: torch.device) -> tuple[Reconstruct
     return end_to_end, config.image_size or end_to_end.image_size
 
 
-def _weights(config: InferConfig) -> Iterable[Path]:
-    """The files that decide what the trained parts of the models do."""
-    yield find_weights(config.gslrm)
+def _unet(config: InferConfig) -> Iterable[Path]:
+    """The files of MVDiffusion's trained part."""
     if config.mvdiffusion is not None:
         from ..mvdiffusion.pipeline import locate
 
