@@ -188,6 +188,11 @@ def locate(path: Path) -> tuple[Path, Path]:
             "run, or one of its checkpoints."
         )
     checkpoint = find_checkpoint(path)
+    if not (checkpoint.weights / "unet").is_dir():
+        made_by = checkpoint.manifest.get("command", "another command")
+        raise CheckpointError(
+            f"{checkpoint.folder}: holds no UNet, it was written by {made_by}. Give a run of train-mvdiff."
+        )
     frozen = frozen_folder(checkpoint.folder.resolve().parents[1])
     if not (frozen / INDEX_FILE).is_file():
         raise CheckpointError(

@@ -16,6 +16,7 @@ from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
 from mouse_facelift.mvdiffusion.slots import Slots
 from mouse_facelift.mvdiffusion.train import MVDiffusionTask, SlotDataset, run
 from mouse_facelift.samples.datasets import SampleDataset
+from mouse_facelift.training.checkpoints import write_checkpoint
 
 MakeConfig = Callable[..., TrainMVDiffConfig]
 
@@ -112,6 +113,12 @@ def test_incomplete_checkpoint_is_passed_over(train_config: MakeConfig) -> None:
     older = MVDiffusionPipeline.load(output / "checkpoints" / "step_00000002")
     newest = MVDiffusionPipeline.load(output)
     assert torch.equal(older.unet.conv_in.weight, newest.unet.conv_in.weight)
+
+
+def test_run_of_another_model_is_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 3, lambda folder: (folder / "weights").mkdir(), {"command": "train-gslrm"})
+    with pytest.raises(CheckpointError, match=r"holds no UNet, it was written by train-gslrm"):
+        MVDiffusionPipeline.load(tmp_path)
 
 
 def test_validation_with_other_cameras_is_refused(
