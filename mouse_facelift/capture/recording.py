@@ -74,18 +74,19 @@ class Recording:
         """
         streams = [self._camera_stream(view, indices, images) for view in range(len(self.cameras))]
         with ThreadPoolExecutor(len(streams)) as pool:
-            ahead = [pool.submit(_advance, stream) for stream in streams]
+            ahead = [pool.submit(next, stream) for stream in streams]
             for index in indices:
-                views = [view for future in ahead if (view := future.result())]
-                ahead = [pool.submit(_advance, stream) for stream in streams]
+                views = [future.result() for future in ahead]
+                if index != indices[-1]:
+                    ahead = [pool.submit(next, stream) for stream in streams]
                 pictures = tuple(picture for picture, _ in views if picture is not None)
                 yield TimeStep(index, pictures, tuple(mask for _, mask in views))
 
     def _camera_stream(self, view: int, indices: Sequence[int], images: bool) -> "Iterator[_Seen]":
         config = self.config
         masks = self.mask_videos[view].frames(indices, "gray")
-        pictures = self.videos[view].frames(indices) if images else repeat((-1, None))
-        for (index, gray), (_, picture) in zip(masks, pictures, strict=False):
+        pictures = self.videos[view].frames(indices) if images else repeat((-1, None), len(indices))
+        for (index, gray), (_, picture) in zip(masks, pictures, strict=True):
             try:
                 mask = clean_mask(
                     gray,
@@ -100,10 +101,6 @@ class Recording:
 
 
 _Seen = tuple[NDArray[np.uint8] | None, CleanMask]
-
-
-def _advance(stream: Iterator[_Seen]) -> _Seen | None:
-    return next(stream, None)
 
 
 def open_recording(config: InputConfig) -> Recording:
