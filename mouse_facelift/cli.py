@@ -8,7 +8,7 @@ import importlib
 import logging
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,6 +105,11 @@ Overrides = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run nothing.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", help="i/n: do the i-th of n parts (1/n to n/n), for job arrays; then merge."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="The same as overwrite=true.")]
 Mode = Annotated[str | None, typer.Option("--mode", help="direct or e2e; the same as mode=VALUE.")]
 
 
@@ -123,6 +128,24 @@ def _register(name: str, subcommand: Subcommand) -> None:
     ) -> None:
         _run(subcommand, config, overrides or [], dry_run, debug)
 
+    def preprocess(
+        config: ConfigFile = None,
+        overrides: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[merge] KEY.SUB=VALUE",
+                help="Settings on top of the file; with `merge` first: finish what shards have done in "
+                "output=DIR.",
+            ),
+        ] = None,
+        shard: Shard = None,
+        overwrite: Overwrite = False,
+        dry_run: DryRun = False,
+        debug: Debug = False,
+    ) -> None:
+        settings = [*(overrides or []), *(["overwrite=true"] if overwrite else [])]
+        _at_border(lambda: _preprocess(config, settings, shard, dry_run), debug)
+
     def command_with_mode(
         config: ConfigFile = None,
         overrides: Overrides = None,
@@ -133,8 +156,8 @@ def _register(name: str, subcommand: Subcommand) -> None:
         settings = [*(overrides or []), *([f"mode={mode}"] if mode else [])]
         _run(subcommand, config, settings, dry_run, debug)
 
-    function = command_with_mode if name == "infer" else command
-    app.command(name, cls=ConfigCommand, help=subcommand.summary)(function)
+    functions: dict[str, Callable[..., None]] = {"infer": command_with_mode, "preprocess": preprocess}
+    app.command(name, cls=ConfigCommand, help=subcommand.summary)(functions.get(name, command))
 
 
 for _name, _subcommand in SUBCOMMANDS.items():
@@ -144,13 +167,34 @@ for _name, _subcommand in SUBCOMMANDS.items():
 def _run(
     subcommand: Subcommand, path: Path | None, overrides: Sequence[str], dry_run: bool, debug: bool
 ) -> None:
-    """The border: every outcome of a command becomes an exit code."""
-    from .config import load_config
+    def work() -> None:
+        from .config import load_config
 
-    _set_up_terminal(debug)
-    try:
         config = load_config(_load(subcommand.config), path, overrides)
         _load(subcommand.entry)(config, dry_run=dry_run)
+
+    _at_border(work, debug)
+
+
+def _preprocess(path: Path | None, settings: Sequence[str], shard: str | None, dry_run: bool) -> None:
+    from .config import load_config
+    from .preprocess.config import PreprocessConfig
+    from .preprocess.run import merge, run
+    from .preprocess.shard import SINGLE, Shard
+
+    if settings[:1] == ["merge"]:
+        # Merging reads everything but the output's place from there.
+        merge(load_config(PreprocessConfig, path, ["input.recording=.", *settings[1:]]))
+        return
+    config = load_config(PreprocessConfig, path, settings)
+    run(config, dry_run, Shard.parse(shard) if shard else SINGLE)
+
+
+def _at_border(work: Callable[[], None], debug: bool) -> None:
+    """Every outcome of a command becomes an exit code."""
+    _set_up_terminal(debug)
+    try:
+        work()
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -7,21 +7,40 @@ knows how to read, override, check, describe and dump them.
 import difflib
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
 
 from .errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every configuration model: no unknown keys, validated defaults, fixed values."""
+    """Base of every configuration model: no unknown keys, validated defaults, fixed values.
 
+    Attributes:
+        reused: The model serves several keys, whose descriptions say what its fields mean in each place.
+    """
+
+    reused: ClassVar[bool] = False
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_sections(cls, values: Any) -> Any:
+        """A section that is given in part keeps its own defaults for the rest."""
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: info.default for name, info in cls.model_fields.items()}
+        return {
+            name: {**default.model_dump(), **value}
+            if isinstance(default := defaults.get(name), Config) and isinstance(value, dict)
+            else value
+            for name, value in values.items()
+        }
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -63,15 +82,25 @@ def dump_config(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def describe(model: type[Config], prefix: str = "") -> Iterator[Field]:
-    """Yield every key of a configuration, nested ones with dots, in the order of the model."""
+def describe(model: type[Config], prefix: str = "", section: Config | None = None) -> Iterator[Field]:
+    """Yield every key of a configuration, nested ones with dots, in the order of the model.
+
+    Args:
+        model: The configuration class.
+        prefix: Put before every key.
+        section: Where the defaults are taken from; None takes the class's own.
+    """
     for name, info in model.model_fields.items():
+        default = getattr(section, name) if section else info.get_default()
         inner = _nested(info.annotation)
         if inner is not None:
-            yield from describe(inner, f"{prefix}{name}.")
+            inside = default if isinstance(default, Config) else None
+            for field in describe(inner, f"{prefix}{name}.", inside):
+                lead = f"{info.description} " if inner.reused else ""
+                yield replace(field, description=lead + field.description)
             continue
-        default = "required" if info.default is PydanticUndefined else _show(info.get_default())
-        yield Field(f"{prefix}{name}", _type_name(info.annotation), default, info.description or "")
+        shown = "required" if default is PydanticUndefined else _show(default)
+        yield Field(f"{prefix}{name}", _type_name(info.annotation), shown, info.description or "")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -148,6 +177,8 @@ def _nested(annotation: Any) -> type[Config] | None:
 
 def _type_name(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return " | ".join(_type_name(part) for part in get_args(annotation))
     if origin is Literal:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from . import __version__
 from .config import Config, dump_config
 from .files import write_json
+from .progress import track
 
 LIBRARIES = ("torch", "numpy", "diffusers", "transformers", "accelerate", "gsplat", "av")
 
@@ -43,9 +45,17 @@ class Run:
         self._timings[name] = round(now - self._lap, 3)
         self._lap = now
 
-    def add_inputs(self, files: Iterable[Path]) -> None:
-        """Record SHA-256 hashes of input files."""
-        self._facts["inputs"].update({str(path): sha256(path) for path in files})
+    def add_inputs(self, files: Iterable[Path]) -> dict[Path, str]:
+        """Record SHA-256 hashes of input files, and return them."""
+        paths = list(files)
+        with ThreadPoolExecutor() as pool:
+            hashes = dict(zip(paths, track(pool.map(sha256, paths), "hashing", len(paths)), strict=True))
+        self.add_hashes({str(path): value for path, value in hashes.items()})
+        return hashes
+
+    def add_hashes(self, hashes: Mapping[str, str]) -> None:
+        """Record input files whose SHA-256 hashes are known."""
+        self._facts["inputs"].update(hashes)
 
     def write(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write `run.json` into `folder`, with further JSON-ready facts."""

@@ -17,6 +17,7 @@ def test_configuration_page_is_current() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.TARGET.read_text() == module.page(), "run: python scripts/generate_docs.py"
+    assert module.SETTINGS.read_text() == module.settings(), "run: python scripts/generate_docs.py"
 
 
 def test_readme_names_files_and_commands_that_exist() -> None:

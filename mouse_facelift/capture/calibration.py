@@ -1,167 +1,162 @@
-"""Camera calibrations (`new_cam.pkl`: R, T, K per camera) read without running any code, and checked.
+"""The calibration of a recording: read, put into the videos' order, checked for plausibility, decided upon.
 
-Integer pixel centres (OpenCV) become half-pixel centres here, and nowhere else.
+Formats are read by `rig_files`; what R and T mean is decided by `convention`. This module refuses numbers
+that cannot belong to these videos, each with what was found, what was expected, and what to do.
 """
 
-import io
 import logging
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import CalibrationError
-from ..geometry import Camera
+from ..geometry.cameras import ROTATION_TOLERANCE
+from .config import InputConfig
+from .convention import (
+    MAX_SPREAD_MM,
+    MIN_SPREAD_MM,
+    Calibration,
+    Evidence,
+    camera_distances,
+    decide,
+    hypotheses,
+    is_plausible,
+    spread,
+)
+from .raw_cameras import Array, RawCamera, Rig, RigFile, numbers, order_by_number
+from .rig_files import KINDS, find_rig_files, read_rig_file
+
+__all__ = ["Calibration", "Evidence", "RawCamera", "Rig", "choose_convention", "read_rig"]
 
 logger = logging.getLogger(__name__)
 
-MIN_SPREAD_MM, MAX_SPREAD_MM = 100.0, 10_000.0
-"""Plausible distance between the two cameras farthest apart."""
+SAME_PLACE_MM = 0.1
+"""Cameras nearer to each other are one."""
 MAX_OFF_CENTER = 0.25
 """Largest distance of the principal point from the picture's middle, as a share of the picture's side."""
+MIN_FOCAL, MAX_FOCAL = 0.2, 50.0
+"""Plausible focal lengths, as a multiple of the picture's side."""
+MAX_SKEW = 0.05
+"""Largest skew of the pixel grid, as a share of fx."""
+MAX_ANISOTROPY = 0.02
+"""Relative difference of fx and fy that is still a camera's; more is a squeezed picture."""
 
 
-def read_calibration(path: Path, sizes: Sequence[tuple[int, int]]) -> list[Camera]:
-    """Read the cameras of a rig.
+def read_rig(config: InputConfig, camera_ids: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Rig:
+    """Read the recording's calibration.
 
     Args:
-        path: A pickle of a list, or of a dict with integer keys, of `{R, T, K}` in millimetres,
-            `x_cam = R X + T`, with integer pixel centres.
-        sizes: Width and height of each camera's video, in order.
+        config: Which file, in which unit, and whether the videos are undistorted.
+        camera_ids: Numbers of the videos. V
+        sizes: Width and height of the videos. V
 
     Returns:
-        One camera per video: world in millimetres, half-pixel centres.
+        One camera per video, in the videos' order, as stored but in millimetres.
 
     Raises:
-        CalibrationError: the file is not such a pickle, or the cameras are not those of this recording.
+        CalibrationError: the file is missing, malformed, or cannot belong to these videos.
     """
-    entries = _entries(path, load_pickle(path))
-    if len(entries) != len(sizes):
-        raise CalibrationError(
-            f"{path}: holds {len(entries)} cameras, but there are {len(sizes)} videos. Expected one entry "
-            "per video, in numeric order of the file names; remove the surplus or export the missing ones."
-        )
-    cameras = [_camera(f"{path}: camera {i}", entry, sizes[i]) for i, entry in enumerate(entries)]
-    _check_rig(path, cameras)
-    return cameras
+    path = config.recording / config.calibration
+    if not path.exists():
+        raise CalibrationError(_missing(config, path))
+    file = read_rig_file(path, sizes)
+    cameras = _in_order(path, file, camera_ids)
+    for camera in cameras:
+        _check_distortion(f"{path}: camera {camera.name}", camera, config.undistorted)
+        _check_rotation(f"{path}: camera {camera.name}", camera)
+    rig = Rig(
+        path,
+        file.kind,
+        tuple(replace(camera, t=camera.t * config.unit_mm) for camera in cameras),
+        tuple(camera_ids),
+        file.fixed_convention,
+        file.row_vectors,
+        _transposed_K(path, cameras),
+    )
+    _check_intrinsics(rig, sizes)
+    _check_copies(rig)
+    spreads = [spread(poses) for poses in hypotheses(rig).values()]
+    if not any(map(is_plausible, spreads[:1] if rig.fixed_convention else spreads)):
+        raise CalibrationError(_spread_message(rig, spreads[0]))
+    return rig
 
 
-def load_pickle(path: Path) -> Any:
-    """Load a pickle of NumPy arrays and plain containers; anything else is refused before it can run.
+def choose_convention(
+    rig: Rig, sizes: Sequence[tuple[int, int]], centroids: Array, frames: Sequence[int]
+) -> Calibration:
+    """Decide by the masks what R, T and K mean, and build the cameras.
+
+    Args:
+        rig: As `read_rig` gives it.
+        sizes: Width and height of the videos. V
+        centroids: Centroids of the masks in pixels, half-pixel centres; NaN where there is none. [T, V, 2]
+        frames: Numbers of these frames; at least 20 where the recording has them. T
 
     Raises:
-        CalibrationError: unreadable, not a pickle, or it names anything but an array.
+        CalibrationError: no convention, or more than one, explains the masks; or the chosen one puts two
+            cameras at one place.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
+    calibration = decide(rig, sizes, centroids, frames)
+    R = np.stack([camera.R for camera in calibration.cameras])
+    t = np.stack([camera.t for camera in calibration.cameras])
+    distances = camera_distances((R, t)) + np.diag(np.full(len(R), np.inf))
+    if distances.min() < SAME_PLACE_MM:
+        first, second = np.unravel_index(int(distances.argmin()), distances.shape)
         raise CalibrationError(
-            f"{path}: cannot be read ({error.strerror}). Expected the calibration."
-        ) from None
-    try:
-        return _ArrayUnpickler(path, content).load()
-    except CalibrationError:
-        raise
-    except (
-        pickle.UnpicklingError,
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        EOFError,
-        ImportError,
-        LookupError,
-        MemoryError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise CalibrationError(
-            f"{path}: is not a readable pickle ({type(error).__name__}: {error}). Expected a pickled list of "
-            "{R, T, K}, one per camera; export the calibration again."
-        ) from None
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows four names, all of them NumPy's own for arrays."""
-
-    def __init__(self, path: Path, content: bytes) -> None:
-        super().__init__(io.BytesIO(content), encoding="latin1")
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = _ARRAY_GLOBALS.get((module.replace("numpy._core", "numpy.core"), name))
-        if known is None:
-            raise CalibrationError(
-                f"{self._path}: names '{module}.{name}', which could run code; only NumPy arrays in lists "
-                "and dicts are read. Nothing was run. Do not trust this file; export the calibration again."
-            )
-        return known
-
-
-def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> NDArray[Any]:
-    """An empty array, filled later by its `__setstate__`; the arguments in the pickle are not trusted."""
-    return np.ndarray((0,), np.int8)
-
-
-def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
-
-
-def _scalar(dtype: Any, content: Any) -> Any:
-    return np.frombuffer(content, dtype)[0]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 spells bytes."""
-    if encoding != "latin1":
-        raise ValueError(f"encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-_ARRAY_GLOBALS = {
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
-    ("_codecs", "encode"): _encode,
-}
-
-
-def _entries(path: Path, content: Any) -> list[Mapping[str, Any]]:
-    """The cameras in order, whatever container holds them."""
-    if isinstance(content, Mapping):
-        try:
-            content = [content[key] for key in sorted(content, key=int)]
-        except (TypeError, ValueError):
-            raise CalibrationError(
-                f"{path}: is a dict with keys {sorted(map(str, content))[:6]}, expected camera numbers 0, 1, "
-                "and so on."
-            ) from None
-    if not isinstance(content, (list, tuple)):
-        raise CalibrationError(
-            f"{path}: holds a {type(content).__name__}, expected a list or dict of cameras with R, T, K."
+            f"{rig.path}: cameras {rig.camera_ids[first]} and {rig.camera_ids[second]} stand at the same "
+            f"place, {numbers(calibration.cameras[first].center)} mm. Expected one entry per camera; is one "
+            "a copy?"
         )
-    for index, entry in enumerate(content):
-        if not isinstance(entry, Mapping) or not {"R", "T", "K"} <= set(entry):
-            found = sorted(map(str, entry)) if isinstance(entry, Mapping) else type(entry).__name__
-            raise CalibrationError(f"{path}: camera {index} holds {found}, expected a dict with R, T, K.")
-    return list(content)
+    return calibration
 
 
-def _camera(where: str, entry: Mapping[str, Any], size: tuple[int, int]) -> Camera:
-    K = _matrix(where, "K", entry["K"], (3, 3))
-    R = _matrix(where, "R", entry["R"], (3, 3))
-    T = _matrix(where, "T", entry["T"], (3,))
-    if np.any(K[2, :2] != 0) and not np.any(K[:2, 2] != 0):
-        raise CalibrationError(
-            f"{where}: K is transposed: its last row is {_numbers(K[2])}, expected 0, 0, 1. "
-            "Store K in column form (MAMMAL's loader transposes K and R after reading; undo that)."
+def _missing(config: InputConfig, path: Path) -> str:
+    found = find_rig_files(config.recording) if config.recording.is_dir() else []
+    if found:
+        others = f" (or {', '.join(found[1:])})" if found[1:] else ""
+        return (
+            f"{path}: cannot be read (no such file). Found {found[0]}{others}; set "
+            f"input.calibration={found[0]}."
         )
-    determinant = float(np.linalg.det(R))
+    return f"{path}: cannot be read (no such file). Expected the calibration: {KINDS}."
+
+
+def _in_order(path: Path, file: RigFile, camera_ids: Sequence[int]) -> list[RawCamera]:
+    """One camera per video, by the number in its name or else by the file's order."""
+    names = [camera.name for camera in file.cameras]
+    if len(names) != len(camera_ids):
+        raise CalibrationError(
+            f"{path}: holds {len(names)} cameras, but there are {len(camera_ids)} videos "
+            f"({', '.join(map(str, camera_ids))}). Expected one entry per video, in numeric order of the "
+            "file names; remove the surplus or export the missing ones."
+        )
+    order = order_by_number(path, names, camera_ids)
+    if order is None and not file.ordered:
+        raise CalibrationError(
+            f"{path}: has the cameras {', '.join(names)}, expected the videos' numbers "
+            f"{', '.join(map(str, camera_ids))} in their names, once each. Rename them."
+        )
+    return [file.cameras[i] for i in order] if order is not None else list(file.cameras)
+
+
+def _check_distortion(where: str, camera: RawCamera, undistorted: bool) -> None:
+    if not camera.distortion:
+        return
+    if not undistorted:
+        raise CalibrationError(
+            f"{where}: has lens distortion ({camera.distortion}), expected none. Undistort the videos and "
+            "masks, or set input.undistorted=true if they already are."
+        )
+    logger.info("%s: distortion ignored (%s): input.undistorted is true.", where, camera.distortion)
+
+
+def _check_rotation(where: str, camera: RawCamera) -> None:
+    R, T = camera.R, camera.t
+    with np.errstate(over="ignore", invalid="ignore"):  # Absurd numbers are refused below.
+        determinant = float(np.linalg.det(R))
+        error = float(np.abs(R @ R.T - np.eye(3)).max())
     if abs(determinant) < 1e-3:
         raise CalibrationError(
             f"{where}: R is singular (determinant {determinant:.3g}), expected a rotation. Export it again."
@@ -171,77 +166,140 @@ def _camera(where: str, entry: Mapping[str, Any], size: tuple[int, int]) -> Came
             f"{where}: R has determinant {determinant:.3f}, expected +1: it mirrors the world. "
             "Export it with a right-handed world and OpenCV camera axes (x right, y down, z forward)."
         )
-    if np.array_equal(R, np.eye(3)):
+    if not error <= ROTATION_TOLERANCE:
         raise CalibrationError(
-            f"{where}: R is the identity, T is {_numbers(T)}: a placeholder or a world tied to this camera, "
-            "expected a calibrated rig with Z up. Use the rig's own calibration."
+            f"{where}: R is not orthonormal: R R^T differs from the identity by {error:.3g}, expected at "
+            f"most {ROTATION_TOLERANCE:g}. Export the calibration again."
         )
-    _check_intrinsics(where, K, size)
-    K[:2, 2] += 0.5  # OpenCV puts the first pixel's centre at 0; ours is at 0.5.
-    try:
-        return Camera.from_rt(K, R, T, *size)
-    except CalibrationError as error:
-        raise CalibrationError(f"{where}: {error} Export the calibration again.") from None
-
-
-def _matrix(where: str, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    try:
-        array = np.array(value, np.float64)
-    except (TypeError, ValueError):
-        raise CalibrationError(f"{where}: {name} is not numeric: {value!r:.80}.") from None
-    if shape == (3,) and array.shape in ((3, 1), (1, 3)):
-        array = array.reshape(3)
-    if array.shape != shape:
-        raise CalibrationError(f"{where}: {name} has shape {array.shape}, expected {shape}.")
-    if not np.isfinite(array).all():
+    if np.array_equal(R, np.eye(3)) and T[2] != 0 and not T[:2].any():
         raise CalibrationError(
-            f"{where}: {name} holds NaN or infinity ({_numbers(array.ravel())}), expected finite numbers. "
-            "Calibrate this camera again."
+            f"{where}: R is the identity and T is {numbers(T)}: a placeholder for a single view, expected a "
+            "calibrated camera. Use the rig's own calibration."
         )
-    return array
 
 
-def _check_intrinsics(where: str, K: NDArray[np.float64], size: tuple[int, int]) -> None:
+def _transposed_K(path: Path, cameras: Sequence[RawCamera]) -> bool:
+    """Whether K is stored transposed, which its zeros show; the same for all cameras."""
+    forms = []
+    for camera in cameras:
+        K = camera.K
+        transposed = bool(K[2, :2].any() and not K[:2, 2].any())
+        upright = K.T if transposed else K
+        if upright[1, 0] or upright[2, :2].any() or abs(upright[2, 2] - 1) > 1e-9:
+            rows = "; ".join(numbers(row) for row in K)
+            raise CalibrationError(
+                f"{path}: camera {camera.name}: K is ({rows}), expected (fx, s, cx; 0, fy, cy; 0, 0, 1) or "
+                "its transpose."
+            )
+        forms.append(transposed)
+    if len(set(forms)) > 1:
+        first, second = cameras[0], cameras[forms.index(not forms[0])]
+        raise CalibrationError(
+            f"{path}: the last row of K is {numbers(first.K[2])} in camera {first.name}, but "
+            f"{numbers(second.K[2])} in camera {second.name}; expected all K upright or all transposed."
+        )
+    return forms[0]
+
+
+def _check_intrinsics(rig: Rig, sizes: Sequence[tuple[int, int]]) -> None:
+    _check_resolution(rig, sizes)
+    for camera, K, size in zip(rig.cameras, rig.K, sizes, strict=True):
+        _check_lens(f"{rig.path}: camera {camera.name}", K, size)
+    middles = np.array(sizes) / 2
+    off = np.abs(rig.K[:, :2, 2] - middles).max()
+    if off <= 0.5 and not rig.fixed_convention:
+        logger.warning(
+            "%s: every principal point is the picture's exact middle. Was it thrown away? Real lenses are "
+            "off by tens of pixels, and every view is shifted by as much.",
+            rig.path,
+        )
+
+
+def _check_resolution(rig: Rig, sizes: Sequence[tuple[int, int]]) -> None:
     """Refuse a K that belongs to another resolution: nothing else looks wrong about it."""
+    for camera, size in zip(rig.cameras, sizes, strict=True):
+        if camera.size is not None and camera.size != size:
+            width, height = camera.size
+            raise CalibrationError(
+                f"{rig.path}: camera {camera.name}: calibrated for {width}x{height}, the video is "
+                f"{size[0]}x{size[1]}: K is for another resolution. {_scale_text(size[0] / width)}"
+            )
+    factors = 2 * rig.K[:, :2, 2] / np.array(sizes)
+    if (factors <= 0).any():
+        return
+    along_x, along_y = np.median(factors, axis=0)
+    factor = float(np.sqrt(along_x * along_y))
+    if abs(np.log(factor)) > 0.15 and abs(np.log(along_x / along_y)) < 0.15:
+        width, height = sizes[0]
+        raise CalibrationError(
+            f"{rig.path}: camera {rig.cameras[0].name}: the principal point is "
+            f"({numbers(rig.K[0, :2, 2])}) for a {width}x{height} video, expected near "
+            f"({width / 2:.0f}, {height / 2:.0f}), and so in the other cameras: K is for another "
+            f"resolution, about {factor:.2g} times the video's. {_scale_text(1 / factor)}"
+        )
+
+
+def _scale_text(factor: float) -> str:
+    return (
+        f"Use the videos that it was made for, or scale it: fx, fy times {factor:.2g}, and cx, cy as well "
+        "(OpenCV's: (c + 0.5) times that, minus 0.5)."
+    )
+
+
+def _check_lens(where: str, K: Array, size: tuple[int, int]) -> None:
     for focal, principal, side, axis in ((K[0, 0], K[0, 2], size[0], "x"), (K[1, 1], K[1, 2], size[1], "y")):
-        if abs(principal - (side - 1) / 2) > MAX_OFF_CENTER * side:
-            guess = f"; it fits a picture about {2 * principal + 1:.0f} pixels long" if principal > 0 else ""
+        if abs(principal - side / 2) > MAX_OFF_CENTER * side:
+            guess = f"; it fits a picture about {2 * principal:.0f} pixels long" if principal > 0 else ""
             raise CalibrationError(
                 f"{where}: the principal point c{axis} is {principal:.1f} for a {size[0]}x{size[1]} video, "
                 f"expected near {side / 2:.0f}{guess}. Is K for another resolution? Scale K to the video."
             )
-        if not 0.2 * side < focal < 50 * side:
+        if not MIN_FOCAL * side < focal < MAX_FOCAL * side:
             raise CalibrationError(
                 f"{where}: the focal length f{axis} is {focal:.1f} px for a video of {size[0]}x{size[1]}, "
-                f"expected {0.2 * side:.0f} to {50 * side}. Is K in pixels, and of this resolution?"
+                f"expected {MIN_FOCAL * side:.0f} to {MAX_FOCAL * side:.0f}. Is K in pixels, and of this "
+                "resolution?"
             )
-
-
-def _check_rig(path: Path, cameras: Sequence[Camera]) -> None:
-    centers = np.stack([camera.center for camera in cameras])
-    distances = np.linalg.norm(centers[:, None] - centers[None], axis=-1)
-    spread = float(distances.max())
-    if not MIN_SPREAD_MM <= spread <= MAX_SPREAD_MM:
-        hint = "Is T in metres? Multiply it by 1000." if spread < MIN_SPREAD_MM else "Is T in micrometres?"
+    if abs(K[0, 1]) > MAX_SKEW * K[0, 0]:
         raise CalibrationError(
-            f"{path}: the cameras farthest apart are {spread:.4g} mm from each other, expected "
-            f"{MIN_SPREAD_MM:.0f} to {MAX_SPREAD_MM:.0f} mm. {hint}"
+            f"{where}: K has a skew of {K[0, 1]:.4g}, expected 0 or nearly. Export it again."
         )
-    np.fill_diagonal(distances, np.inf)
-    if distances.min() < 1e-3 * spread:
-        first, second = np.unravel_index(int(distances.argmin()), distances.shape)
-        raise CalibrationError(
-            f"{path}: cameras {first} and {second} stand at the same place, {_numbers(centers[first])} mm. "
-            "Expected one entry per camera; is one a copy?"
-        )
-    up = np.mean([-camera.R[1] for camera in cameras], axis=0)
-    if up[2] < 0.5 * np.linalg.norm(up) and np.linalg.norm(up) > 0.5:
+    if abs(K[0, 0] / K[1, 1] - 1) > MAX_ANISOTROPY:
         logger.warning(
-            "%s: the cameras' mean up direction is (%s), expected near (0, 0, 1). Is Z up in this world?",
-            path,
-            _numbers(up),
+            "%s: fx is %.1f and fy is %.1f, %.1f %% apart. Was the picture squeezed after calibration?",
+            where,
+            K[0, 0],
+            K[1, 1],
+            100 * abs(K[0, 0] / K[1, 1] - 1),
         )
 
 
-def _numbers(values: NDArray[np.float64]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
+def _check_copies(rig: Rig) -> None:
+    for second, camera in enumerate(rig.cameras):
+        for first, other in zip(rig.camera_ids[:second], rig.cameras[:second], strict=True):
+            if np.allclose(camera.t, other.t, rtol=1e-6) and np.allclose(camera.R, other.R, atol=1e-6):
+                raise CalibrationError(
+                    f"{rig.path}: cameras {first} and {rig.camera_ids[second]} stand at the same place and "
+                    f"look the same way (T is {numbers(camera.t)} mm for both). Expected one entry per "
+                    "camera; is one a copy?"
+                )
+
+
+def _spread_message(rig: Rig, found_mm: float) -> str:
+    found = (
+        f"{rig.path}: the cameras farthest apart are {found_mm:.4g} mm from each other, expected "
+        f"{MIN_SPREAD_MM:.0f} to {MAX_SPREAD_MM:.0f} mm. "
+    )
+    if rig.kind in UNITLESS:
+        return (
+            f"{found}The world of a {rig.kind} has no unit of its own: measure a distance between two "
+            "cameras and set input.unit_mm to the millimetres in one unit."
+        )
+    for unit, name in ((1000.0, "metres"), (10.0, "centimetres"), (0.001, "micrometres")):
+        if is_plausible(found_mm * unit):
+            return f"{found}Is T in {name}? Set input.unit_mm={unit:g}."
+    return f"{found}Set input.unit_mm to the millimetres in one unit of T."
+
+
+UNITLESS = ("COLMAP text model", "transforms.json")
+"""Kinds whose world has an arbitrary scale."""

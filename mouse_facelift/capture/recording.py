@@ -1,9 +1,8 @@
-"""A multi-camera recording: videos, mask videos and calibration, checked together and streamed in step."""
+"""A multi-camera recording: pictures, masks and calibration, checked together and streamed in step."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -11,169 +10,178 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..geometry import Camera
-from .calibration import read_calibration
+from .calibration import choose_convention, read_rig
 from .config import InputConfig
-from .masks import CleanMask, clean_mask
-from .video import VideoReader
+from .convention import Calibration
+from .layout import Layout, find_sources
+from .masks import CleanMask
+from .sources import FrameSource
+from .streaming import MaskStep, PictureStep, stream_masks, stream_pictures
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
-
-
-@dataclass(frozen=True, eq=False)
-class TimeStep:
-    """What all cameras saw at one moment.
-
-    Attributes:
-        index: Frame number in the videos.
-        images: RGB pictures; empty where only masks were asked for. V x [H, W, 3]
-        masks: The animal in each picture. V
-    """
-
-    index: int
-    images: tuple[NDArray[np.uint8], ...]
-    masks: tuple[CleanMask, ...]
+EVIDENCE_MOMENTS = 24
+"""Moments whose masks decide how the calibration is meant; all frames where there are no more than these."""
+SNAP = 0.4
+"""A moment moves to a keyframe that is this near, as a share of the distance between moments."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """An opened recording.
+    """An opened recording. Its frame i is frame i + offset of each camera's files.
 
     Attributes:
         config: How it is read.
         camera_ids: Numbers in the file names, increasing; the order of everything else. V
         cameras: Millimetres, half-pixel centres. V
-        videos: Colour videos. V
-        mask_videos: Mask videos. V
+        calibration: The cameras again, and the evidence for how they are understood.
+        pictures: Colour frames. V
+        masks: Masks; the same sources as `pictures` where the alpha channel is taken. V
+        offsets: Frames skipped at each camera's start. V
         frame_count: Frames that all streams have.
-        fps: Frame rate of the first video in 1/s.
+        fps: Frame rate in 1/s; 0 where neither the config nor the first video says.
+        frame_counts: Camera -> frames in its pictures and in its masks.
+        notes: What the user should know about the files.
     """
 
     config: InputConfig
     camera_ids: tuple[int, ...]
     cameras: tuple[Camera, ...]
-    videos: tuple[VideoReader, ...]
-    mask_videos: tuple[VideoReader, ...]
+    calibration: Calibration
+    pictures: tuple[FrameSource, ...]
+    masks: tuple[FrameSource, ...]
+    offsets: tuple[int, ...]
     frame_count: int
     fps: float
+    frame_counts: dict[int, tuple[int, int]]
+    notes: tuple[str, ...]
 
     @property
     def files(self) -> list[Path]:
-        """All files that the recording is read from."""
-        readers = (*self.videos, *self.mask_videos)
-        return [self.config.recording / self.config.calibration, *(reader.path for reader in readers)]
+        """All files that the recording is read from, each once."""
+        calibration = self.config.recording / self.config.calibration
+        inside = sorted(path for path in calibration.rglob("*") if path.is_file())
+        sources = dict.fromkeys([*self.pictures, *self.masks])
+        return [*(inside or [calibration]), *(path for source in sources for path in source.files)]
 
-    def frames(self, indices: Sequence[int], images: bool = True) -> Iterator[TimeStep]:
-        """Stream time steps; cameras are decoded in parallel, one step ahead of the caller.
+    def read_masks(self, indices: Sequence[int], watch: bool = False) -> Iterator[MaskStep]:
+        """Stream cleaned masks; memory does not grow with the recording's length.
 
         Args:
             indices: Frame numbers, strictly increasing.
-            images: Whether to decode the colour videos too.
+            watch: Look at all frames between, too, and give their overlaps.
 
         Raises:
-            DataError: a frame cannot be decoded, or masks are inverted.
+            DataError: numbers out of order or range, or a stream cannot be read on.
         """
-        streams = [self._camera_stream(view, indices, images) for view in range(len(self.cameras))]
-        with ThreadPoolExecutor(len(streams)) as pool:
-            ahead = [pool.submit(next, stream) for stream in streams]
-            for index in indices:
-                views = [future.result() for future in ahead]
-                if index != indices[-1]:
-                    ahead = [pool.submit(next, stream) for stream in streams]
-                pictures = tuple(picture for picture, _ in views if picture is not None)
-                yield TimeStep(index, pictures, tuple(mask for _, mask in views))
+        return stream_masks(self.config, self.masks, self.offsets, indices, watch)
 
-    def _camera_stream(self, view: int, indices: Sequence[int], images: bool) -> "Iterator[_Seen]":
-        config = self.config
-        masks = self.mask_videos[view].frames(indices, "gray")
-        pictures = self.videos[view].frames(indices) if images else repeat((-1, None), len(indices))
-        for (index, gray), (_, picture) in zip(masks, pictures, strict=True):
-            try:
-                mask = clean_mask(
-                    gray,
-                    config.mask_threshold,
-                    config.mask_inverted,
-                    config.mask_join_distance * gray.shape[1],
-                    config.mask_max_hole,
-                )
-            except DataError as error:
-                raise DataError(f"{self.mask_videos[view].path}: frame {index}: {error}") from None
-            yield picture, mask
+    def read_pictures(self, indices: Sequence[int]) -> Iterator[PictureStep]:
+        """Stream colour pictures; memory does not grow with the recording's length.
 
+        Args:
+            indices: Frame numbers, strictly increasing.
 
-_Seen = tuple[NDArray[np.uint8] | None, CleanMask]
+        Raises:
+            DataError: numbers out of order or range, or a stream cannot be read on.
+        """
+        return stream_pictures(self.pictures, self.offsets, indices)
 
 
 def open_recording(config: InputConfig) -> Recording:
-    """Find and check a recording's files. Every stream is read through once to count its frames.
+    """Find and check a recording's files, and decide by some of its masks how the calibration is meant.
 
     Raises:
-        DataError: files are missing or damaged, or sizes or frame counts differ.
+        DataError: files are missing or damaged, their numbers, sizes or frame counts do not agree, or masks
+            are inverted or empty throughout.
         CalibrationError: the calibration is not one of this rig and these videos.
     """
-    folder = config.recording
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Set input.recording to a recording.")
-    video_files = _numbered_videos(folder / config.videos, "input.videos")
-    mask_files = _numbered_videos(folder / config.masks, "input.masks")
-    if set(video_files) != set(mask_files):
-        raise DataError(
-            f"{folder}: videos of cameras {sorted(video_files)}, but masks of cameras {sorted(mask_files)}; "
-            "expected one mask video per video, with the same number."
-        )
-    camera_ids = sorted(video_files)
-    with ThreadPoolExecutor(len(camera_ids)) as pool:
-        videos = list(pool.map(VideoReader, [video_files[camera] for camera in camera_ids]))
-        masks = list(pool.map(VideoReader, [mask_files[camera] for camera in camera_ids]))
-    for camera, video, mask in zip(camera_ids, videos, masks, strict=True):
-        if (video.width, video.height) != (mask.width, mask.height):
-            raise DataError(
-                f"camera {camera}: mask video is {mask.width}x{mask.height}, video is "
-                f"{video.width}x{video.height} ({mask.path}). Export the masks at the video's size."
-            )
-    frame_count = _common_frame_count(camera_ids, [*videos, *masks], config.max_frame_count_difference)
-    cameras = read_calibration(folder / config.calibration, [(video.width, video.height) for video in videos])
+    layout = find_sources(config)
+    sizes = [(source.width, source.height) for source in layout.pictures]
+    rig = read_rig(config, layout.camera_ids, sizes)
+    moments = _moments(layout)
+    steps = stream_masks(config, layout.masks, layout.offsets, moments)
+    centroids, problems = [], []
+    for step in steps:
+        centroids.append([_centroid(mask) for mask in step.masks])
+        problems.append([mask.problem for mask in step.masks])
+    _check_colours(config, layout, problems)
+    _check_presence(config, layout, np.array(centroids))
+    calibration = choose_convention(rig, sizes, np.array(centroids), moments)
     return Recording(
-        config, tuple(camera_ids), tuple(cameras), tuple(videos), tuple(masks), frame_count, videos[0].fps
+        config,
+        layout.camera_ids,
+        calibration.cameras,
+        calibration,
+        layout.pictures,
+        layout.masks,
+        layout.offsets,
+        layout.frame_count,
+        config.fps or layout.pictures[0].fps,
+        layout.frame_counts,
+        layout.notes,
     )
 
 
-def _numbered_videos(folder: Path, key: str) -> dict[int, Path]:
-    """Camera number -> file; numbers must be consecutive, so that a missing camera is noticed."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Set {key} to the sub-folder with the videos.")
-    files: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.stem.isdecimal():
-            if int(path.stem) in files:
-                raise DataError(
-                    f"{folder}: {files[int(path.stem)].name} and {path.name} have the same number."
-                )
-            files[int(path.stem)] = path
-    if len(files) < 2:
-        raise DataError(
-            f"{folder}: found {len(files)} videos named by a number (0.mp4, 1.mp4, ...), expected at least 2."
-        )
-    missing = sorted(set(range(min(files), max(files) + 1)) - set(files))
-    if missing:
-        raise DataError(
-            f"{folder}: camera {', '.join(map(str, missing))} is missing; found {sorted(files)}. Add the "
-            "video, or take the camera out of the calibration and number the rest without a gap."
-        )
-    return files
+def _moments(layout: Layout) -> list[int]:
+    """Frames spread over the recording, at keyframes where one is near: those cost one frame to decode."""
+    count = layout.frame_count
+    if count <= EVIDENCE_MOMENTS:
+        return list(range(count))
+    spacing = count / EVIDENCE_MOMENTS
+    keys = [key - layout.offsets[0] for key in layout.masks[0].keyframes]
+    moments = set()
+    for number in range(EVIDENCE_MOMENTS):
+        moment = int((number + 0.5) * spacing)
+        place = bisect_left(keys, moment)
+        nearest = min(keys[max(place - 1, 0) : place + 1], key=lambda key: abs(key - moment))
+        snaps = 0 <= nearest < count and abs(nearest - moment) <= SNAP * spacing
+        moments.add(nearest if snaps else moment)
+    return sorted(moments)
 
 
-def _common_frame_count(camera_ids: Sequence[int], streams: Sequence[VideoReader], allowed: int) -> int:
-    counts = [stream.frame_count for stream in streams]
-    shortest, longest = min(counts), max(counts)
-    if longest - shortest > allowed:
-        short, long = streams[counts.index(shortest)].path, streams[counts.index(longest)].path
-        cameras = len(camera_ids)
-        listed = ", ".join(
-            f"{camera}: {counts[i]} / {counts[i + cameras]}" for i, camera in enumerate(camera_ids)
-        )
-        raise DataError(
-            f"{short} has {shortest} frames, {long} has {longest}; expected a difference of at most "
-            f"{allowed} (camera: video / mask frames: {listed}). Export them again, or set "
-            f"input.max_frame_count_difference={longest - shortest} to use the common range."
-        )
-    return shortest
+def _centroid(mask: CleanMask) -> tuple[float, float]:
+    return mask.centroid() if mask.area and not mask.problem else (np.nan, np.nan)
+
+
+def _check_colours(config: InputConfig, layout: Layout, problems: Sequence[Sequence[str]]) -> None:
+    """Refuse masks that are white along the picture's border in most moments.
+
+    Args:
+        config: Whether the masks are said to be inverted.
+        layout: Where the masks are.
+        problems: What is wrong with each mask, see `CleanMask`. [T, V]
+    """
+    white = np.array([[text.startswith("mask is white") for text in moment] for moment in problems])
+    inverted = np.flatnonzero(white.mean(0) > 0.5)
+    if not len(inverted):
+        return
+    view = int(inverted[0])
+    text = next(moment[view] for moment in problems if moment[view].startswith("mask is white"))
+    facts = f"{layout.masks[view].path}: {text} in {white[:, view].sum()} of {len(white)} frames"
+    others = len(layout.masks) - len(inverted)
+    if config.mask_inverted:
+        facts += " after input.mask_inverted=true, so these masks are not inverted"
+        fix = "Set input.mask_inverted=false."
+    else:
+        facts += ", expected a white animal on black"
+        fix = "Where the masks are inverted, set input.mask_inverted=true."
+    if others:
+        ids = ", ".join(str(layout.camera_ids[i]) for i in inverted)
+        fix = f"Of the cameras, {ids} are so and {others} are not: export all masks alike. {fix}"
+    raise DataError(f"{facts}. {fix}")
+
+
+def _check_presence(config: InputConfig, layout: Layout, centroids: NDArray[np.float64]) -> None:
+    """Refuse a camera without any mask: no frame can be used. [T, V, 2]"""
+    absent = np.isnan(centroids).any(-1).all(0)
+    if not absent.any():
+        return
+    frames = len(centroids)
+    views = [(layout.camera_ids[i], layout.masks[i].path) for i in np.flatnonzero(absent)]
+    listed = "; ".join(
+        f"camera {camera}: mask is empty ({frames} frames) in {path}" for camera, path in views
+    )
+    raise DataError(
+        f"{config.recording}: none of {frames} frames spread over the recording has a mask in every view: "
+        f"{listed}. Expected grey levels above input.mask_threshold={config.mask_threshold} on the animal; "
+        "export the masks again, or lower the threshold (to 0 where they are 0 and 1)."
+    )

@@ -1,7 +1,7 @@
 """Configuration of `mfl preprocess`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,32 +12,52 @@ from ..config import Config
 class SelectionConfig(Config):
     """Which frames of the recording become samples."""
 
-    mode: Literal["uniform", "interval", "list"] = Field(
+    mode: Literal["uniform", "interval", "list", "diverse"] = Field(
         "uniform",
         description="uniform: `count` frames spread over the middle; interval: every `step`-th; list: those "
-        "given.",
+        "given; diverse: the `count` most different postures of the middle.",
     )
     count: int = Field(
-        2000, ge=1, description="uniform: how many frames; all of the middle where it has fewer."
+        2000, ge=1, description="uniform, diverse: how many frames; all of the middle where it has fewer."
     )
     middle_share: float = Field(
         0.9,
         gt=0,
         le=1,
-        description="uniform: share of the recording used; the rest is left out at both ends.",
+        description="uniform, diverse: share of the recording used; the rest is left out at both ends.",
+    )
+    candidates: int = Field(
+        5, ge=1, description="diverse: frames looked at, evenly spread, for each one that is chosen."
     )
     start: int = Field(0, ge=0, description="interval: first frame.")
     stop: int | None = Field(None, ge=1, description="interval: one past the last frame; null for the end.")
     step: int = Field(5, ge=1, description="interval: distance between frames.")
     frames: list[int] = Field([], description="list: the frame numbers.")
-    exclude: list[int] = Field(
-        [], description="Frames that are never used, such as jumps in a glued recording."
+    exclude: list[int] = Field([], description="Frames that are never used.")
+    replace_within: int = Field(
+        30,
+        ge=0,
+        description="A frame that fails is replaced by the next good one, at most this many frames later and "
+        "before the next chosen one; 0 only drops it. Listed frames are never replaced.",
     )
 
 
 class GeometryConfig(Config):
     """How a frame's animal is placed in the model's world and how its cameras are re-aimed."""
 
+    centre: Literal["hull", "triangulated", "keypoints", "fixed"] = Field(
+        "hull",
+        description="What becomes the origin: the middle of the visual hull; the masks' triangulated "
+        "centroid; the mean of triangulated key points; or one point for all frames.",
+    )
+    fixed_centre_mm: tuple[float, float, float] | None = Field(
+        None, description="fixed: that point in mm; null takes the median of the hulls' middles."
+    )
+    up: Literal["auto", "rig", "x", "y", "z", "-x", "-y", "-z"] = Field(
+        "auto",
+        description="Which way is up in the calibration's world: an axis; rig: the cameras' mean up; auto: "
+        "the axis near the cameras' mean up, or the mean itself where no axis is.",
+    )
     cell_mm: float = Field(1.5, gt=0, description="Side of the visual hull's cells in mm.")
     smoothing_frames: float = Field(
         0.0, ge=0, description="Width (sigma, in video frames) of temporal smoothing of the centre; 0 is off."
@@ -63,7 +83,7 @@ class GeometryConfig(Config):
     virtual_camera: Literal["lookat", "crop"] = Field(
         "lookat",
         description="lookat: cameras re-aimed at the animal, centred; crop: a square of the original view, "
-        "tracked K.",
+        "of one size for the data set, tracked K.",
     )
     focal: Literal["per_view", "fixed"] = Field(
         "per_view",
@@ -80,38 +100,75 @@ class GeometryConfig(Config):
 
 
 class SplitConfig(Config):
-    """How samples are divided into training and validation: blocks of time with gaps between them."""
+    """How samples are divided into training and validation."""
 
+    mode: Literal["blocks", "random"] = Field(
+        "blocks",
+        description="blocks: stretches of time with gaps between them; random: single frames, which leaks "
+        "(neighbours look alike).",
+    )
     val_share: float = Field(0.1, ge=0, lt=1, description="Share of samples for validation; 0 for none.")
-    blocks: int = Field(4, ge=1, description="Stretches of time that validation is taken from, at most.")
-    guard_frames: int = Field(
-        20, ge=0, description="Video frames left out on both sides of a validation block, against leakage."
+    blocks: int = Field(
+        4, ge=1, description="blocks: stretches of time that validation is taken from, at most."
+    )
+    guard_s: float = Field(
+        1.0,
+        ge=0,
+        description="blocks: seconds left out on both sides of a validation block, against leakage; less "
+        "where the recording is too short.",
+    )
+    seed: int = Field(0, ge=0, description="random: which frames.")
+
+
+class Limit(Config):
+    """A limit of a quality figure and what happens beyond it."""
+
+    reused: ClassVar[bool] = True
+    value: float | None = Field(description="The limit; null for none.")
+    action: Literal["warn", "drop", "stop"] = Field(
+        description="Beyond it: warn and mark it in the report; drop the frame; or stop the run."
     )
 
 
 class QualityConfig(Config):
-    """Which frames are too bad to use."""
+    """Limits of what is measured of every frame and view, and what happens beyond them."""
 
-    min_mask_share: float = Field(
-        0.0005, ge=0, lt=1, description="Frames with a mask below this share of the picture are dropped."
+    mask_share: Limit = Field(
+        Limit(value=0.0005, action="drop"), description="Mask area, a share of the picture, at least."
     )
-    min_hull_iou: float = Field(
-        0.6,
-        ge=0,
-        le=1,
-        description="Frames where a view's mask agrees less with the other views are dropped, "
-        "and the calibration is refused where most do.",
+    removed_share: Limit = Field(
+        Limit(value=0.3, action="warn"),
+        description="Share of the raw mask that cleaning removed, at most.",
     )
-    max_border_views: int = Field(
-        3, ge=0, description="Frames where the animal touches the border in more views are dropped."
+    border_views: Limit = Field(
+        Limit(value=3, action="drop"), description="Views whose border the animal touches, at most."
     )
-    max_center_residual: float = Field(
-        0.04,
-        gt=0,
-        le=1,
-        description="Frames where the masks' centres are on average farther from their common 3D point are "
-        "dropped, and the calibration is refused where most are; a share of the picture's diagonal.",
+    center_residual: Limit = Field(
+        Limit(value=0.04, action="drop"),
+        description="Mean distance of the masks' centroids from their common 3D point, a share of the "
+        "picture's diagonal, at most.",
     )
+    hull_iou: Limit = Field(
+        Limit(value=0.6, action="drop"),
+        description="Overlap of a view's mask with the visual hull of all views, at least.",
+    )
+    clipped_share: Limit = Field(
+        Limit(value=0.02, action="warn"),
+        description="Share of the mask that lies outside the written picture, at most.",
+    )
+    area_jump: Limit = Field(
+        Limit(value=None, action="warn"),
+        description="Relative change of the mask's area since the sample before, at most.",
+    )
+    sync_lag: Limit = Field(
+        Limit(value=0, action="stop"),
+        description="Frames by which a camera runs late or early against the others, at most; action drop "
+        "means warn.",
+    )
+    sync_window: int = Field(
+        5, ge=0, le=50, description="Largest lag that is looked for, in frames; 0 measures none."
+    )
+    sync_moments: int = Field(24, ge=1, description="Moments of the recording at which lags are measured.")
     worst_shown: int = Field(24, ge=0, description="Samples shown in quality.html, worst first.")
 
 
@@ -120,11 +177,15 @@ class PreprocessConfig(Config):
 
     input: InputConfig = Field(description="The recording.")
     output: Path = Field(description="Folder for the samples.")
-    overwrite: bool = Field(False, description="Replace samples that were made with other settings.")
-    size: int = Field(512, ge=16, le=4096, description="Width and height of the written pictures in pixels.")
+    overwrite: bool = Field(
+        False, description="Replace samples that were made of other inputs or with other settings."
+    )
+    size: int = Field(
+        512, ge=16, le=4096, multiple_of=8, description="Width and height of the written pictures in pixels."
+    )
     background: int = Field(255, ge=0, le=255, description="Grey level of RGB where alpha is 0.")
-    workers: int = Field(0, ge=0, description="Threads; 0 is one per core, at most 8.")
+    workers: int = Field(0, ge=0, description="Threads; 0 is one per core, at most 16.")
     selection: SelectionConfig = Field(SelectionConfig(), description="Which frames become samples.")
     geometry: GeometryConfig = Field(GeometryConfig(), description="Centre, scale and virtual cameras.")
     split: SplitConfig = Field(SplitConfig(), description="Training and validation.")
-    quality: QualityConfig = Field(QualityConfig(), description="Which frames are dropped.")
+    quality: QualityConfig = Field(QualityConfig(), description="What is measured, and its limits.")

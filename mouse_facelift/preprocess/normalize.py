@@ -1,9 +1,11 @@
 """From millimetres to the model's world: one similarity per sample, virtual cameras aimed at the origin."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..geometry import Camera, Similarity, look_at_rotation
 from ..geometry.cameras import Array
 from .config import GeometryConfig
@@ -15,62 +17,132 @@ REFERENCE_FOCAL, REFERENCE_DISTANCE, REFERENCE_SIZE = 548.9937744, 2.7, 512
 HALF_FIELD = REFERENCE_DISTANCE * (REFERENCE_SIZE / 2) / REFERENCE_FOCAL
 """Half the width, in model units, that such a camera sees at the origin: 1.259."""
 IMAGE_MARGIN = 0.02
-"""Share of the picture kept free along its border when the scale is fitted."""
+"""Share of the picture kept free along its border when the scale or the crop is fitted."""
 STEEP = 0.05
 """Sine of the angle to the vertical below which a camera's own up replaces the world's."""
+MIN_UP = 0.3
+"""Length of the cameras' mean up vector below which it means nothing: they look down, or are rolled."""
+MAX_AXIS_ANGLE_DEG = 30.0
+"""An axis of the world as near as this to the cameras' mean up is taken for up itself."""
 
 
-def smooth_centers(frames: Sequence[int], centers: Array, sigma_frames: float) -> Array:
-    """Average centres over neighbouring frames with Gaussian weights.
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What all samples of a data set share.
+
+    Attributes:
+        scale: Model units per mm.
+        rotation: Takes the rig's up to the model's Z. [3, 3]
+        crop_side_px: Side, in pixels of the recording, of the square that `virtual_camera: crop` cuts.
+    """
+
+    scale: float
+    rotation: Array
+    crop_side_px: float | None
+
+
+def choose_up(config: GeometryConfig, cameras: Sequence[Camera]) -> tuple[Array, str]:
+    """Find which way is up in the calibration's world.
 
     Args:
-        frames: Frame numbers. T
-        centers: Centres in mm. [T, 3]
-        sigma_frames: Width in video frames; 0 returns the centres as they are.
+        config: An axis, or how to find one.
+        cameras: The rig.
+
+    Returns:
+        The smallest rotation that takes up to +Z, exactly the identity for a world with Z up [3, 3]; and a
+        sentence that says which way that is, and why.
+
+    Raises:
+        ConfigError: the cameras' own up directions cancel out, so that nothing can be told from them.
     """
-    if sigma_frames == 0:
-        return centers
-    times = np.asarray(frames, float)
-    result = np.empty_like(centers)
-    for row, time in enumerate(times):
-        near = slice(*np.searchsorted(times, (time - 4 * sigma_frames, time + 4 * sigma_frames + 1)))
-        weights = np.exp(-0.5 * ((times[near] - time) / sigma_frames) ** 2)
-        result[row] = weights @ centers[near] / weights.sum()
-    return result
+    if config.up not in ("auto", "rig"):
+        return _rotation_to_z(_axis(config.up)), f"up is {config.up}, as geometry.up says."
+    mean = np.mean([-camera.R[1] for camera in cameras], axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < MIN_UP:
+        forward = np.mean([camera.R[2] for camera in cameras], axis=0)
+        raise ConfigError(
+            f"geometry.up is {config.up}, but the cameras' own up directions cancel out (their mean has "
+            f"length {length:.2f}, expected at least {MIN_UP}), as of cameras that look straight down or are "
+            f"rolled. In the mean they look along ({_numbers(forward)}). Set geometry.up to the axis that "
+            f"points up: {_nearest_axis(-forward)} where they look down at the animal, "
+            f"{_nearest_axis(forward)} where they look up at it."
+        )
+    mean /= length
+    axis = _nearest_axis(mean)
+    angle = float(np.degrees(np.arccos(np.clip(mean @ _axis(axis), -1, 1))))
+    if config.up == "auto" and angle <= MAX_AXIS_ANGLE_DEG:
+        return _rotation_to_z(_axis(axis)), (
+            f"up is {axis}, {angle:.1f} degrees from the cameras' mean up ({_numbers(mean)})."
+        )
+    return _rotation_to_z(mean), (
+        f"up is the cameras' mean up ({_numbers(mean)}), {angle:.1f} degrees from {axis}."
+    )
 
 
-def choose_scale(
+def azimuth_order(
+    cameras: Sequence[Camera], camera_ids: Sequence[int], center: Array, rotation: Array
+) -> tuple[int, ...]:
+    """Camera numbers counter-clockwise as seen from above, from the first one at or after the model's +x.
+
+    Args:
+        cameras: The rig in mm. V
+        camera_ids: Their numbers; they say nothing about directions. V
+        center: Where the animal is, on average. [3]
+        rotation: Takes up to the model's Z. [3, 3]
+    """
+    change = Similarity(1.0, rotation, center)
+    azimuths = [camera.similarity(change).azimuth_deg for camera in cameras]
+    return tuple(number for _, number in sorted(zip(azimuths, camera_ids, strict=True)))
+
+
+def choose_layout(
     config: GeometryConfig, observations: Sequence[Observation], centers: Array, cameras: Sequence[Camera]
-) -> tuple[float, int]:
-    """The data set's scale and the number of frames that it cuts.
+) -> tuple[Layout, list[int]]:
+    """Choose the data set's scale, orientation and crop.
 
     Args:
         config: How to choose.
         observations: The usable frames. T
         centers: Their centres in mm. [T, 3]
-        cameras: The rig in mm.
+        cameras: The rig in mm. V
 
     Returns:
-        Model units per mm, and in how many frames the animal leaves the box or a picture.
+        The layout, and the frames in which a part of the animal leaves the box or a picture.
     """
-    limits = np.array(
-        [
-            _largest_scale(config, item.outline, c, cameras)
-            for item, c in zip(observations, centers, strict=True)
-        ]
-    )
+    rotation, _ = choose_up(config, cameras)
+    located = [(item.outline, center) for item, center in zip(observations, centers, strict=True)]
+    extents = np.array([np.abs((outline - center) @ rotation.T).max() for outline, center in located])
+    reaches = np.array([_reach(config, *pair, cameras, rotation[2]) for pair in located])
     if config.scale == "fit":
+        limits = config.box / extents
+        if config.virtual_camera == "lookat" and config.focal == "per_view":
+            limits = np.minimum(limits, (1 - IMAGE_MARGIN) * HALF_FIELD / reaches)
         scale = float(np.percentile(limits, 100 - config.fit_percentile, method="lower"))
     elif config.scale == "mean_distance":
         rig = np.stack([camera.center for camera in cameras])
-        distances = np.linalg.norm(centers[:, None] - rig, axis=-1)
-        scale = REFERENCE_DISTANCE / float(distances.mean())
+        scale = REFERENCE_DISTANCE / float(np.linalg.norm(centers[:, None] - rig, axis=-1).mean())
     else:
         scale = float(config.scale)
-    return scale, int((limits < scale * (1 - 1e-9)).sum())
+    side = None
+    if config.virtual_camera == "crop":
+        needed = float(np.percentile(reaches, config.fit_percentile, method="higher"))
+        side = 2 * needed / (1 - IMAGE_MARGIN)
+        room = side / 2
+    else:
+        room = HALF_FIELD / scale if config.focal == "per_view" else HALF_FIELD
+    outside = (extents * scale > config.box * (1 + 1e-9)) | (reaches > room * (1 + 1e-9))
+    cut = [item.frame for item, leaves in zip(observations, outside, strict=True) if leaves]
+    return Layout(scale, rotation, side), cut
 
 
-def normalized_view(view: View, similarity: Similarity, config: GeometryConfig, size: int) -> View:
+def normalized_view(
+    view: View,
+    similarity: Similarity,
+    config: GeometryConfig,
+    size: int,
+    crop_side_px: float | None = None,
+) -> View:
     """Make a sample's view: re-aimed or cropped about the animal, in model units.
 
     Args:
@@ -78,40 +150,75 @@ def normalized_view(view: View, similarity: Similarity, config: GeometryConfig, 
         similarity: The sample's change of world.
         config: Which virtual camera.
         size: Side of the new picture in pixels.
+        crop_side_px: `Layout.crop_side_px`, needed for `virtual_camera: crop`.
     """
     camera = view.camera
     if config.virtual_camera == "crop":
-        pixel, depth = camera.project(similarity.center)
-        half_side = HALF_FIELD / similarity.scale / float(depth) * camera.K[0, 0]
-        moved = view.crop(pixel[0] - half_side, pixel[1] - half_side, 2 * half_side, size)
+        if crop_side_px is None:
+            raise ValueError("virtual_camera is crop: crop_side_px is needed.")
+        left, top = camera.project(similarity.center)[0] - crop_side_px / 2
+        moved = view.crop(left, top, crop_side_px, size)
     else:
         focal = REFERENCE_FOCAL * size / REFERENCE_SIZE
         if config.focal == "per_view":
             distance = similarity.scale * float(np.linalg.norm(similarity.center - camera.center))
             focal *= distance / REFERENCE_DISTANCE
         K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
-        moved = view.reaim(K, aim(camera, similarity.center), size, size)
+        moved = view.reaim(K, aim(camera, similarity.center, similarity.rotation[2]), size, size)
     return moved.similarity(similarity)
 
 
-def aim(camera: Camera, target: Array) -> Array:
-    """World-to-camera rotation that looks from the camera at `target`, world's Z up in the picture. [3, 3]
+def aim(camera: Camera, target: Array, up: Array) -> Array:
+    """World-to-camera rotation that looks from the camera at `target`, `up` towards the picture's top. [3, 3]
 
-    Cameras that look straight up or down keep their own up direction.
+    Cameras that look along `up`, or against it, keep their own up direction.
     """
     forward = target - camera.center
-    level = float(np.hypot(forward[0], forward[1]) / np.linalg.norm(forward))
-    return look_at_rotation(forward, (0.0, 0.0, 1.0) if level > STEEP else -camera.R[1])
+    level = float(np.linalg.norm(np.cross(forward, up)) / np.linalg.norm(forward))
+    return look_at_rotation(forward, up if level > STEEP else -camera.R[1])
 
 
-def _largest_scale(config: GeometryConfig, outline: Array, center: Array, cameras: Sequence[Camera]) -> float:
-    """The scale at which the animal just fills the box, or a picture where that comes first."""
-    limit = config.box / float(np.abs(outline - center).max())
-    if config.virtual_camera == "lookat" and config.focal == "per_view":
-        for camera in cameras:
-            # f grows with the distance, hence with the scale: pixels per unit of scale follow.
-            in_camera = (outline - camera.center) @ aim(camera, center).T
-            tangent = float(np.abs(in_camera[:, :2] / in_camera[:, 2:]).max())
-            distance = float(np.linalg.norm(center - camera.center))
-            limit = min(limit, (1 - IMAGE_MARGIN) * HALF_FIELD / (distance * tangent))
-    return limit
+def _reach(
+    config: GeometryConfig, outline: Array, center: Array, cameras: Sequence[Camera], up: Array
+) -> float:
+    """How far the animal reaches from the middle of a picture, in the view where that is most.
+
+    The unit is that of which `choose_layout` knows how much fits into half a picture: pixels of the recording
+    for a crop; mm as seen from the reference distance where f follows the distance; model units as seen from
+    the reference distance where f is fixed.
+    """
+    reaches = []
+    for camera in cameras:
+        if config.virtual_camera == "crop":
+            reaches.append(np.abs(camera.project(outline)[0] - camera.project(center)[0]).max())
+            continue
+        in_camera = (outline - camera.center) @ aim(camera, center, up).T
+        tangent = np.abs(in_camera[:, :2] / in_camera[:, 2:]).max()
+        per_view = config.focal == "per_view"
+        reaches.append(tangent * (np.linalg.norm(center - camera.center) if per_view else REFERENCE_DISTANCE))
+    return float(max(reaches))
+
+
+def _axis(name: str) -> Array:
+    vector = np.zeros(3)
+    vector["xyz".index(name[-1])] = -1.0 if name.startswith("-") else 1.0
+    return vector
+
+
+def _nearest_axis(direction: Array) -> str:
+    index = int(np.abs(direction).argmax())
+    return ("-" if direction[index] < 0 else "") + "xyz"[index]
+
+
+def _rotation_to_z(up: Array) -> Array:
+    """The smallest rotation from the unit vector `up` to +Z; a signed permutation for an axis. [3, 3]"""
+    x, y, z = up
+    if z < -1 + 1e-12:
+        return np.diag([1.0, -1.0, -1.0])
+    # Rodrigues' formula about up x Z.
+    across = np.array([[0, 0, -x], [0, 0, -y], [x, y, 0]])
+    return np.asarray(np.eye(3) + across + across @ across / (1 + z), np.float64)
+
+
+def _numbers(values: Array) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)

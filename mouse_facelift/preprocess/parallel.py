@@ -1,5 +1,6 @@
 """Work on a stream in threads, with as many items in memory as there are threads."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,6 +8,8 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+MAX_WORKERS = 16
 
 
 def bounded_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
@@ -23,3 +26,8 @@ def bounded_map(function: Callable[[Item], Result], items: Iterable[Item], worke
         finally:
             for future in pending:
                 future.cancel()
+
+
+def worker_count(asked: int) -> int:
+    """Threads to use: as asked, or one per core up to `MAX_WORKERS` for 0."""
+    return asked or min(MAX_WORKERS, os.cpu_count() or 1)

@@ -1,45 +1,45 @@
-"""What was measured of every sample and camera, as a table for programs and a page for people."""
+"""What was measured of every sample and camera: kept in the sample's cameras file and in quality.csv."""
 
-import base64
 import csv
-import html
 import io
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from ..errors import DataError
 from ..files import write_text
-from ..samples.format import Sample, read_rgba
-
-THUMBNAIL_PX = 144
+from ..samples.format import CAMERAS_FILE, Sample
 
 
 @dataclass(frozen=True)
 class QualityRow:
-    """One view of one sample.
+    """One view of one sample. A figure that could not be measured is NaN.
 
     Attributes:
         sample: Its folder's name.
-        frame: Frame number in the videos.
+        frame: Frame number in the recording.
+        time_s: That frame's time; None where the frame rate is unknown.
+        segment: Which stretch between jumps of the recording the frame lies in, from 0.
         camera: The recording's camera number.
-        part: train, val or guard.
-        center_residual_px: Distance of the mask's centroid from the views' common point, source pixels.
-        hull_iou: Share of the mask that the other views support.
+        part: train, val or guard (in neither).
+        center_residual_px: Distance of the mask's centroid from the views' common point, recorded pixels.
+        hull_iou: Overlap of the recorded mask with the silhouette of all views' visual hull.
         foreground_share: Mean alpha of the written picture.
         clipped_share: Share of the mask outside the written picture.
         outside_share: Share of the written picture that the recorded one does not cover.
-        touches_border: 1 where the animal reaches the recorded picture's border.
+        touches_border: 1 where the animal reaches the recorded picture's border, else 0.
         area_px: The mask's area in the recorded picture.
-        area_jump: Relative change of that area since the sample before; 0 for the first.
+        area_jump: Relative change of that area since the sample before; 0 for the first of a segment.
         removed_share: Share of the raw mask that was removed as not the animal's.
+        warnings: What was found beyond its limit in this frame, separated by semicolons.
     """
 
     sample: str
     frame: int
+    time_s: float | None
+    segment: int
     camera: int
     part: str
     center_residual_px: float
@@ -51,161 +51,86 @@ class QualityRow:
     area_px: int
     area_jump: float
     removed_share: float
+    warnings: str
+
+
+_NOT_STORED = ("sample", "frame", "part")
+"""Known from the sample's folder, its `frame_index`, and the lists: a copy could contradict them."""
+_STORED = tuple(field.name for field in fields(QualityRow) if field.name not in _NOT_STORED)
+
+
+def quality_metadata(rows: Sequence[QualityRow]) -> dict[str, Any]:
+    """The value of a sample's key `quality`: its rows, one per view, and their warnings without repetition.
+
+    JSON has no NaN: a figure that is not finite is written as null.
+    """
+    warnings = (text for row in rows for text in row.warnings.split("; ") if text)
+    return {
+        "rows": [{name: _to_json(getattr(row, name)) for name in _STORED} for row in rows],
+        "warnings": list(dict.fromkeys(warnings)),
+    }
+
+
+def rows_of(sample: Sample, part: str) -> list[QualityRow]:
+    """Read a sample's rows back, exactly as they were given to `quality_metadata`.
+
+    Args:
+        sample: A sample of `mfl preprocess`.
+        part: Its part of the split, which only the lists know.
+
+    Raises:
+        DataError: the sample's cameras file holds no such rows.
+    """
+    path, frame = sample.folder / CAMERAS_FILE, sample.frame_index
+    try:
+        entries = sample.metadata["quality"]["rows"]
+        if frame is None or len(entries) != len(sample.views):
+            raise ValueError(f"{len(entries)} rows for {len(sample.views)} views, frame {frame}")
+        return [
+            QualityRow(
+                sample=sample.folder.name,
+                frame=frame,
+                part=part,
+                **{name: _from_json(name, entry) for name in _STORED},
+            )
+            for entry in entries
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: 'quality' is missing or garbled ({error!r}), expected the figures that `mfl "
+            "preprocess` writes. Remove the sample's folder and run it again."
+        ) from None
 
 
 def write_quality_csv(path: Path, rows: Sequence[QualityRow]) -> None:
-    """Write one line per sample and camera."""
+    """Write one line per sample and camera; numbers with six digits, `nan` where nothing was measured."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(QualityRow)], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _number(value) for key, value in asdict(row).items()})
+    names = [field.name for field in fields(QualityRow)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_to_text(getattr(row, name)) for name in names] for row in rows)
     write_text(path, text.getvalue())
 
 
-def write_quality_html(
-    path: Path,
-    rows: Sequence[QualityRow],
-    samples: Sequence[Sample],
-    summary: Mapping[str, object],
-    shown: int,
-) -> None:
-    """Write one self-contained page: the run in numbers, every camera's figures, the worst samples first.
-
-    Args:
-        path: The page.
-        rows: All measurements.
-        samples: The written samples that `rows` speak of.
-        summary: Lines for the head of the page.
-        shown: How many samples get pictures.
-    """
-    by_sample: dict[str, list[QualityRow]] = defaultdict(list)
-    by_camera: dict[int, list[QualityRow]] = defaultdict(list)
-    for row in rows:
-        by_sample[row.sample].append(row)
-        by_camera[row.camera].append(row)
-    worst = sorted(samples, key=lambda sample: -max(map(badness, by_sample[sample.folder.name])))[:shown]
-    blocks = "".join(_sample_block(path.parent, item, by_sample[item.folder.name]) for item in worst)
-    facts = "".join(f"<tr><th>{_escape(k)}</th><td>{_escape(v)}</td></tr>" for k, v in summary.items())
-    meanings = "".join(f"<dt>{_escape(f.title)}</dt><dd>{_escape(f.meaning)}</dd>" for f in FIGURES)
-    write_text(
-        path,
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Sample quality</title>"
-        f"<style>{_STYLE}</style>"
-        f"<h1>Sample quality</h1><table>{facts}</table>"
-        f"<h2>Cameras</h2>{_camera_table(by_camera)}<dl>{meanings}</dl>"
-        f"<h2>Samples, worst first</h2><p>{len(worst)} of {len(samples)}; what is red may need a look. "
-        f"A click opens the picture.</p>{blocks}</html>\n",
-    )
+def _to_json(value: Any) -> Any:
+    """A plain Python value: NumPy's scalars and NaN are not JSON."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str) else int(value)
 
 
-def badness(row: QualityRow) -> float:
-    """What a view lacks, 0 to 1: support by the other views, or a part of the animal."""
-    return max(1 - row.hull_iou, row.clipped_share)
+def _from_json(name: str, entry: Mapping[str, Any]) -> Any:
+    value = entry[name]
+    if name == "warnings":
+        return str(value)
+    if name == "time_s":
+        return None if value is None else float(value)
+    if name in ("segment", "camera", "touches_border", "area_px"):
+        return int(value)
+    return math.nan if value is None else float(value)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A column of the page's table: a field of `QualityRow`, and how people read it."""
-
-    name: str
-    title: str
-    form: str
-    meaning: str
-    worst: Callable[[Sequence[float]], float] = max
-
-
-FIGURES = (
-    Figure(
-        "center_residual_px",
-        "centre residual, px",
-        "{:.1f}",
-        "Distance between the middle of the mask and the animal's 3D centre in this camera, in pixels of the "
-        "recording. Much larger in one camera: its calibration or its synchronization is off.",
-    ),
-    Figure(
-        "hull_iou",
-        "agreement",
-        "{:.3f}",
-        "Share of the mask that all other cameras agree with, 1 at best. Low: a wrong mask or camera.",
-        min,
-    ),
-    Figure("foreground_share", "animal", "{:.1%}", "Share of the written picture that is animal."),
-    Figure(
-        "clipped_share", "cut off", "{:.1%}", "Share of the animal that lies outside the written picture."
-    ),
-    Figure(
-        "outside_share",
-        "not recorded",
-        "{:.1%}",
-        "Share of the written picture that the camera did not see; it is transparent.",
-    ),
-    Figure("touches_border", "at the border", "{:.0f}", "1 where the animal reaches the recording's border."),
-    Figure("area_jump", "area jump", "{:.1%}", "Change of the mask's area since the sample before."),
-)
-"""What is shown of each camera; `quality.csv` holds all."""
-
-_STYLE = (
-    "body{font:14px system-ui,sans-serif;margin:2em;color:#222;background:#fff;max-width:75em}"
-    "table{border-collapse:collapse}"
-    "td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right;font-variant-numeric:tabular-nums}"
-    "th{font-weight:600}dl{display:grid;grid-template-columns:max-content 1fr;gap:.2em 1em;color:#555}"
-    "dt{font-weight:600;text-align:right}dd{margin:0}"
-    f"figure{{display:inline-block;width:{THUMBNAIL_PX + 2}px;margin:.3em .5em .3em 0;font-size:12px}}"
-    "img{display:block;border:1px solid #ddd}.bad{color:#b00020;font-weight:600}"
-)
-_SUSPECT_AGREEMENT, _SUSPECT_CUT = 0.9, 0.01
-"""Below and above these a figure is red on the page; they drop nothing."""
-
-
-def _camera_table(by_camera: Mapping[int, Sequence[QualityRow]]) -> str:
-    """Median and worst of each figure, per camera."""
-    head = "".join(f"<th>{name}</th>" for name in ("camera", *(figure.title for figure in FIGURES)))
-    lines = []
-    for camera, rows in sorted(by_camera.items()):
-        cells = []
-        for figure in FIGURES:
-            values = [abs(float(getattr(row, figure.name))) for row in rows]
-            shown = (figure.form.format(value) for value in (np.median(values), figure.worst(values)))
-            cells.append("<td>{} ({})</td>".format(*shown))
-        lines.append(f"<tr><th>{camera}</th>{''.join(cells)}</tr>")
-    return f"<p>Median (worst) of all samples.</p><table><tr>{head}</tr>{''.join(lines)}</table>"
-
-
-def _sample_block(base: Path, sample: Sample, rows: Sequence[QualityRow]) -> str:
-    """A sample's pictures with their figures; links are relative to `base`."""
-    figures = "".join(
-        f"<figure><a href='{_escape(view.file.relative_to(base).as_posix())}'>"
-        f"<img alt='camera {row.camera}' src='{_thumbnail(view.file)}'></a>{_caption(row)}</figure>"
-        for view, row in zip(sample.views, rows, strict=True)
-    )
-    title = f"{_escape(sample.folder.name)}, frame {rows[0].frame}, {rows[0].part}"
-    return f"<section><h3>{title}</h3>{figures}</section>"
-
-
-def _caption(row: QualityRow) -> str:
-    lines = [
-        (f"camera {row.camera}", False),
-        (f"agreement {row.hull_iou:.3f}", row.hull_iou < _SUSPECT_AGREEMENT),
-        (f"residual {row.center_residual_px:.1f} px", False),
-        (f"cut off {row.clipped_share:.1%}", row.clipped_share > _SUSPECT_CUT),
-    ]
-    if row.touches_border:
-        lines.append(("at the border", True))
-    return "<br>".join(f"<span class=bad>{text}</span>" if bad else text for text, bad in lines)
-
-
-def _thumbnail(file: Path) -> str:
-    picture = Image.fromarray(read_rgba(file))
-    picture = picture.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX, reducing_gap=None)
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def _number(value: object) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _escape(value: object) -> str:
-    return html.escape(str(value))
+def _to_text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,18 +1,22 @@
 """What the masks say: of one time step about the animal in 3D, of a whole recording about its calibration."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..capture.masks import CleanMask
-from ..capture.recording import TimeStep
+from ..capture.masks import CleanMask, Mask
 from ..errors import CalibrationError
 from ..geometry import Camera
 from ..geometry.cameras import Array
 from ..geometry.triangulation import triangulate
 from ..geometry.visual_hull import VisualHull, carve, hull_silhouette_iou, reach
-from .config import GeometryConfig, QualityConfig
+from .config import GeometryConfig, Limit, QualityConfig
+from .descriptor import describe
+from .limits import Action, Problem, check
 
 SEARCH_MARGIN = 1.2
 """The hull is searched in a cube this much larger than the largest mask, seen from the centre."""
@@ -20,8 +24,41 @@ TRIM = {"whole": 0.0, "body": 0.03}
 """Share of the hull's cells ignored at each side of an axis; a tail holds some 3 % of a mouse's volume."""
 MAX_RESOLUTION = 100
 """Cells along half the search cube, at most: a wrong calibration must not ask for billions of them."""
+BLAME_CELLS = 2
+"""Cells are this much larger where a frame has failed and the view to blame is looked for."""
+MIN_BLAME_VIEWS = 4
+"""Of fewer views none can be blamed: the two that are left always agree."""
 EVIDENCE_FRAMES = 50
 """Frames used to tell whether a calibration fits."""
+DIRECTIONS = np.stack(np.meshgrid(*[(-1.0, 0.0, 1.0)] * 3, indexing="ij"), -1).reshape(-1, 3)
+DIRECTIONS = np.delete(DIRECTIONS, 13, axis=0)
+DIRECTIONS /= np.linalg.norm(DIRECTIONS, axis=1, keepdims=True)
+"""To the faces, edges and corners of a cube. [26, 3]"""
+
+
+@dataclass(frozen=True)
+class MaskStatistics:
+    """A mask in numbers.
+
+    Attributes:
+        area: Pixels on the animal.
+        centroid: Their mean position, half-pixel centres; NaN where the mask is empty.
+        touches_border: The animal reaches the picture's border.
+        removed_share: Share of the raw mask that cleaning removed.
+        problem: Why the mask is none; empty where it is one.
+    """
+
+    area: int
+    centroid: tuple[float, float]
+    touches_border: bool
+    removed_share: float
+    problem: str = ""
+
+    @classmethod
+    def of(cls, mask: CleanMask) -> "MaskStatistics":
+        """Measure a mask."""
+        centroid = mask.centroid() if mask.area else (np.nan, np.nan)
+        return cls(mask.area, centroid, mask.touches_border, mask.removed_share, mask.problem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,70 +66,142 @@ class Observation:
     """The animal in one frame, in the rig's millimetres.
 
     Attributes:
-        frame: Frame number in the videos.
-        masks: Per view, without the pixels: see `MaskStatistics`. V
-        center: Middle of the hull's bounding box; NaN where the frame is unusable. [3]
-        outline: The hull's farthest cells in 26 directions; empty where the frame is unusable. [26, 3]
-        residual_px: Distance of each mask's centroid from the reprojection of their common point. [V]
-        hull_iou: Share of each mask that the other views support. [V]
-        problems: Why the frame cannot be used; empty where it can.
+        frame: Frame number in the recording.
+        masks: Per view, without the pixels. V
+        point: The masks' triangulated centroid; NaN where a mask is missing. [3]
+        center: Middle of the hull's bounding box; NaN where there is no hull. [3]
+        outline: The hull's outermost points in 26 directions; empty where there is no hull. [26, 3]
+        residual_px: Distance of each mask's centroid from the reprojection of `point`. [V]
+        hull_iou: Intersection over union of each mask and the silhouette of the hull of all. [V]
+        descriptor: The posture, see `descriptor.describe`; empty where there is no hull. [D]
+        problems: Why the frame is dropped; empty where it can be used.
+        warnings: What else is beyond its limit.
+        fatal: What stops the run.
     """
 
     frame: int
-    masks: tuple["MaskStatistics", ...]
+    masks: tuple[MaskStatistics, ...]
+    point: Array
     center: Array
     outline: Array
     residual_px: Array
     hull_iou: Array
-    problems: tuple[str, ...]
+    descriptor: NDArray[np.float32]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    fatal: tuple[Problem, ...]
 
 
-@dataclass(frozen=True)
-class MaskStatistics:
-    """A mask in numbers: area, centroid (NaN where empty), border contact, share removed."""
+ARRAYS = {
+    "point": ("<f8", (3,)),
+    "center": ("<f8", (3,)),
+    "outline": ("<f8", (-1, 3)),
+    "residual_px": ("<f8", (-1,)),
+    "hull_iou": ("<f8", (-1,)),
+    "descriptor": ("<f4", (-1,)),
+}
+PROBLEMS = ("problems", "warnings", "fatal")
 
-    area: int
-    centroid: tuple[float, float]
-    touches_border: bool
-    removed_share: float
 
-    @classmethod
-    def of(cls, mask: CleanMask) -> "MaskStatistics":
-        """Measure a mask."""
-        centroid = mask.centroid() if mask.area else (np.nan, np.nan)
-        return cls(mask.area, centroid, mask.touches_border, mask.removed_share)
+def to_record(observation: Observation) -> dict[str, Any]:
+    """JSON-ready values, from which `from_record` makes the very same observation.
+
+    Arrays become base64 of their bytes: exact, NaN included, and half as long as digits.
+    """
+    record: dict[str, Any] = {"frame": observation.frame}
+    for name, (kind, _) in ARRAYS.items():
+        content = np.ascontiguousarray(getattr(observation, name), kind).tobytes()
+        record[name] = base64.b64encode(content).decode("ascii")
+    record["masks"] = [
+        {**asdict(mask), "centroid": list(mask.centroid) if mask.area else None} for mask in observation.masks
+    ]
+    for name in PROBLEMS:
+        record[name] = [asdict(problem) for problem in getattr(observation, name)]
+    return record
+
+
+def from_record(record: dict[str, Any]) -> Observation:
+    """Read `to_record` back."""
+    values: dict[str, Any] = {
+        name: np.frombuffer(base64.b64decode(record[name]), kind).reshape(shape)
+        for name, (kind, shape) in ARRAYS.items()
+    }
+    masks = [
+        MaskStatistics(**{**mask, "centroid": tuple(mask["centroid"] or (np.nan, np.nan))})
+        for mask in record["masks"]
+    ]
+    for name in PROBLEMS:
+        values[name] = tuple(Problem(**problem) for problem in record[name])
+    return Observation(frame=record["frame"], masks=tuple(masks), **values)
 
 
 def observe(
-    step: TimeStep,
+    index: int,
+    masks: Sequence[CleanMask],
     cameras: Sequence[Camera],
     camera_ids: Sequence[int],
     geometry: GeometryConfig,
     quality: QualityConfig,
+    rotation: Array | None = None,
 ) -> Observation:
-    """Find the animal of one time step in 3D and say whether the frame can be used."""
-    views = len(cameras)
-    statistics = tuple(MaskStatistics.of(mask) for mask in step.masks)
-    problems = _mask_problems(statistics, cameras, camera_ids, quality)
-    center, outline = np.full(3, np.nan), np.empty((0, 3))
-    residual, iou = np.full(views, np.nan), np.full(views, np.nan)
-    if not problems:
-        found = triangulate([mask.centroid for mask in statistics], cameras)
-        residual = found.residual_px
-        if not _residual_share(residual, cameras) <= quality.max_center_residual:
-            problems = ("the masks' centres do not meet in one point (quality.max_center_residual)",)
-    if not problems:
-        masks = [mask.mask for mask in step.masks]
-        radius = SEARCH_MARGIN * max(
-            reach(mask, camera, found.point) for mask, camera in zip(masks, cameras, strict=True)
-        )
-        hull = carve(masks, cameras, found.point, radius, max(geometry.cell_mm, radius / MAX_RESOLUTION))
-        iou = hull_silhouette_iou(hull, masks, cameras)
-        problems = _hull_problems(hull, iou, camera_ids, quality)
+    """Find the animal of one time step in 3D and say whether the frame can be used.
+
+    A frame is measured until something is found for which it is dropped.
+
+    Args:
+        index: The frame's number.
+        masks: What each view sees. V
+        cameras: The rig, in millimetres. V
+        camera_ids: Their numbers, for messages. V
+        geometry: The hull's cells and how the bounding box is taken.
+        quality: The limits.
+        rotation: Takes the rig's up to +Z, for the descriptor; None where Z is up. [3, 3]
+    """
+    views = _Views(
+        tuple(masks), tuple(MaskStatistics.of(m) for m in masks), tuple(cameras), tuple(camera_ids)
+    )
+    nowhere, unseen = np.full(3, np.nan), np.full(len(masks), np.nan)
+    point, residual_px, hull_iou = nowhere, unseen, unseen
+    center, outline, descriptor = nowhere, np.empty((0, 3)), np.empty(0, np.float32)
+    found = _mask_problems(views, quality)
+    if not _given_up(found):
+        point, residual_px = views.meet()
+        found += _residual_problems(views, residual_px, quality.center_residual)
+    if not _given_up(found):
+        hull, hull_iou = views.hull(point, geometry.cell_mm)
+        found += _hull_problems(views, hull, hull_iou, quality.hull_iou)
         if len(hull.cells):
-            center = hull.center(TRIM[geometry.fit_to])
-            outline = _outline(hull, TRIM[geometry.fit_to])
-    return Observation(step.index, statistics, center, outline, residual, iou, problems)
+            trim = TRIM[geometry.fit_to]
+            center, outline = hull.center(trim), _outline(hull, trim)
+            descriptor = describe(hull, rotation)
+    return Observation(
+        frame=index,
+        masks=views.statistics,
+        point=point,
+        center=center,
+        outline=outline,
+        residual_px=residual_px,
+        hull_iou=hull_iou,
+        descriptor=descriptor,
+        problems=tuple(item for item in found if item.action == "drop"),
+        warnings=tuple(item for item in found if item.action == "warn"),
+        fatal=tuple(item for item in found if item.action == "stop"),
+    )
+
+
+def animal_hull(masks: Sequence[Mask], cameras: Sequence[Camera], point: Array, cell_mm: float) -> VisualHull:
+    """Carve the hull of masks that are not empty.
+
+    Args:
+        masks: V x [H, W]
+        cameras: Of these masks. V
+        point: A point in the animal, such as the masks' triangulated centroid. [3]
+        cell_mm: Side of the cells; larger where the masks ask for too many of them.
+    """
+    radius = max(reach(mask, camera, point) for mask, camera in zip(masks, cameras, strict=True))
+    # A point behind a camera has no reach there; nothing that this camera sees is about it.
+    radius = max(SEARCH_MARGIN * radius, cell_mm)
+    return carve(masks, cameras, point, radius, max(cell_mm, radius / MAX_RESOLUTION))
 
 
 def check_calibration(
@@ -101,38 +210,63 @@ def check_calibration(
     """Refuse cameras that contradict the masks in most frames.
 
     The centroids of a true rig's masks meet in one point up to the animal's shape, within a few per cent of
-    the picture's diagonal, and each mask agrees with the hull of the others.
+    the picture's diagonal, and each mask agrees with the hull of all.
 
     Args:
-        observations: All frames; those with an empty mask say nothing.
+        observations: All frames; those dropped for their masks alone say nothing.
         cameras: The rig.
-        quality: The limits.
+        quality: The limits; one that is null is not checked.
 
     Raises:
-        CalibrationError: most frames contradict; the message says whether transposed rotations explain it.
+        CalibrationError: most frames contradict; the message says whether transposed rotations, or two
+            cameras that changed places, explain it.
     """
-    usable = [item for item in observations if all(mask.area for mask in item.masks)]
+    usable = [item for item in observations if not np.isnan(item.residual_px).all()]
     usable = usable[:: max(1, len(usable) // EVIDENCE_FRAMES)]
     if not usable:
         return
-    residual = _median_residual(usable, cameras)
+    centroids = np.array([[mask.centroid for mask in item.masks] for item in usable])
+    residual = _median_residual(centroids, cameras)
     support = float(np.median([np.nan_to_num(item.hull_iou).min() for item in usable]))
-    if residual <= quality.max_center_residual and support >= quality.min_hull_iou:
+    most, least = quality.center_residual.value, quality.hull_iou.value
+    if (most is None or residual <= most) and (least is None or support >= least):
         return
-    transposed = [Camera.from_rt(c.K, c.R.T, c.t, c.width, c.height) for c in cameras]
-    other = _median_residual(usable, transposed)
-    reason = (
-        f"With R transposed the distance would be {other:.1%}: the calibration stores R in row form; "
-        "transpose R in the export."
-        if other <= residual / 2
-        else "Are the cameras in the order of the videos, and from the same day as the recording?"
-    )
     raise CalibrationError(
         f"the calibration contradicts the masks: in the median frame the animal's centre reprojects "
         f"{residual:.1%} of the picture's diagonal away from the masks' centres (expected at most "
-        f"{quality.max_center_residual:.1%}), and the worst mask agrees by {support:.0%} with the others "
-        f"(expected at least {quality.min_hull_iou:.0%}). {reason}"
+        f"{most or 1:.1%}), and the worst mask agrees by {support:.0%} with the visual hull of all (expected "
+        f"at least {least or 0:.0%}). {_explanation(centroids, cameras, residual)}"
     )
+
+
+def _explanation(centroids: Array, cameras: Sequence[Camera], residual: float) -> str:
+    """What would make the centroids [T, V, 2] meet in one point, with what to do."""
+    transposed = [Camera.from_rt(c.K, c.R.T, c.t, c.width, c.height) for c in cameras]
+    other = _median_residual(centroids, transposed)
+    if other <= residual / 2:
+        return (
+            f"With R transposed the distance would be {other:.1%}: the calibration stores R in row form; "
+            "transpose R in the export."
+        )
+    swaps = {}
+    for first in range(len(cameras)):
+        for second in range(first + 1, len(cameras)):
+            order = list(range(len(cameras)))
+            order[first], order[second] = second, first
+            swaps[first, second] = _median_residual(centroids, [cameras[view] for view in order])
+    pair = min(swaps, key=lambda key: swaps[key])
+    if len(cameras) > 2 and swaps[pair] <= residual / 2:
+        return (
+            f"With the entries {pair[0]} and {pair[1]} of the calibration exchanged the distance would be "
+            f"{swaps[pair]:.1%}: put them in the order of the videos."
+        )
+    return "Are the cameras in the order of the videos, and from the same day as the recording?"
+
+
+def _median_residual(centroids: Array, cameras: Sequence[Camera]) -> float:
+    """Median over frames of `_residual_share`, of centroids [T, V, 2]."""
+    shares = [_residual_share(triangulate(pixels, cameras).residual_px, cameras) for pixels in centroids]
+    return float(np.median(shares))
 
 
 def _residual_share(residual_px: Array, cameras: Sequence[Camera]) -> float:
@@ -141,48 +275,123 @@ def _residual_share(residual_px: Array, cameras: Sequence[Camera]) -> float:
     return float(np.mean(np.minimum(shares, 1)))
 
 
-def _median_residual(observations: Sequence[Observation], cameras: Sequence[Camera]) -> float:
-    """Median over frames of `_residual_share` under some other cameras."""
-    shares = []
-    for item in observations:
-        found = triangulate([mask.centroid for mask in item.masks], cameras)
-        shares.append(_residual_share(found.residual_px, cameras))
-    return float(np.median(shares))
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """What the cameras see at one moment."""
+
+    masks: tuple[CleanMask, ...]
+    statistics: tuple[MaskStatistics, ...]
+    cameras: tuple[Camera, ...]
+    camera_ids: tuple[int, ...]
+
+    def meet(self) -> tuple[Array, Array]:
+        """The centroids' common point [3] and its residuals in pixels [V]."""
+        found = triangulate([mask.centroid for mask in self.statistics], self.cameras)
+        return found.point, found.residual_px
+
+    def hull(self, point: Array, cell_mm: float) -> tuple[VisualHull, Array]:
+        """The hull about a point, and how it overlaps with the masks [V]."""
+        pixels = [mask.mask for mask in self.masks]
+        hull = animal_hull(pixels, self.cameras, point, cell_mm)
+        return hull, hull_silhouette_iou(hull, pixels, self.cameras)
+
+    def blame(
+        self, figure: Callable[["_Views"], float], good: Callable[[float], bool]
+    ) -> tuple[int, float] | None:
+        """The one camera without which the others' figure is good, and that figure.
+
+        None where there is no such camera, or more than one.
+        """
+        if len(self.cameras) < MIN_BLAME_VIEWS:
+            return None
+        figures = [figure(self._without(view)) for view in range(len(self.cameras))]
+        healed = [view for view, value in enumerate(figures) if good(value)]
+        return (self.camera_ids[healed[0]], figures[healed[0]]) if len(healed) == 1 else None
+
+    def _without(self, view: int) -> "_Views":
+        rest = [other for other in range(len(self.cameras)) if other != view]
+        return _Views(
+            tuple(self.masks[other] for other in rest),
+            tuple(self.statistics[other] for other in rest),
+            tuple(self.cameras[other] for other in rest),
+            tuple(self.camera_ids[other] for other in rest),
+        )
 
 
-def _mask_problems(
-    masks: Sequence[MaskStatistics],
-    cameras: Sequence[Camera],
-    camera_ids: Sequence[int],
-    quality: QualityConfig,
-) -> tuple[str, ...]:
-    problems = []
-    for mask, camera, number in zip(masks, cameras, camera_ids, strict=True):
-        if mask.area == 0:
-            problems.append(f"camera {number}: mask is empty")
-        elif mask.area < quality.min_mask_share * camera.width * camera.height:
-            problems.append(f"camera {number}: mask is smaller than quality.min_mask_share")
-    if sum(mask.touches_border for mask in masks) > quality.max_border_views:
-        problems.append("the animal touches the border in more views than quality.max_border_views")
-    return tuple(problems)
+def _given_up(found: Sequence[Problem]) -> bool:
+    return any(problem.action != "warn" for problem in found)
 
 
-def _hull_problems(
-    hull: VisualHull, iou: Array, camera_ids: Sequence[int], quality: QualityConfig
-) -> tuple[str, ...]:
-    if len(hull.cells) == 0:
-        return ("the visual hull is empty",)
-    return tuple(
-        f"camera {number}: mask agrees with the other views less than quality.min_hull_iou"
-        for number, value in zip(camera_ids, iou, strict=True)
-        if value < quality.min_hull_iou
+def _mask_problems(views: _Views, quality: QualityConfig) -> list[Problem]:
+    found: list[Problem | None] = []
+    for mask, camera, number in zip(views.statistics, views.cameras, views.camera_ids, strict=True):
+        if mask.problem or mask.area == 0:
+            limit, text = quality.mask_share, f"camera {number}: {mask.problem or 'mask is empty'}"
+            found.append(Problem("mask_share", number, None, limit.value, _at_least_drop(limit), text))
+            continue
+        share = mask.area / (camera.width * camera.height)
+        found.append(check(quality.mask_share, "mask_share", number, share))
+        found.append(check(quality.removed_share, "removed_share", number, mask.removed_share))
+    touching = sum(mask.touches_border for mask in views.statistics)
+    found.append(check(quality.border_views, "border_views", None, touching))
+    return [problem for problem in found if problem]
+
+
+def _residual_problems(views: _Views, residual_px: Array, limit: Limit) -> list[Problem]:
+    share = _residual_share(residual_px, views.cameras)
+    problem = check(limit, "center_residual", None, share)
+    if problem is None:
+        return []
+    blamed = views.blame(
+        lambda rest: _residual_share(rest.meet()[1], rest.cameras),
+        lambda value: check(limit, "center_residual", None, value) is None,
     )
+    if blamed is None:
+        return [problem]
+    number, other = blamed
+    text = f"camera {number}: contradicts the other views: {problem.text}; without this camera {other:.1%}"
+    return [replace(problem, camera=number, text=text)]
+
+
+def _hull_problems(views: _Views, hull: VisualHull, iou: Array, limit: Limit) -> list[Problem]:
+    worst = float(iou.min())
+    if len(hull.cells) == 0:
+        text = "the masks share no point in space: the visual hull is empty"
+        problems = [Problem("hull_iou", None, 0.0, limit.value, _at_least_drop(limit), text)]
+    else:
+        found = [check(limit, "hull_iou", *item) for item in zip(views.camera_ids, iou.tolist(), strict=True)]
+        problems = [problem for problem in found if problem]
+    if not problems:
+        return []
+    least = limit.value or 0.0
+    blamed = views.blame(
+        lambda rest: float(rest.hull(rest.meet()[0], BLAME_CELLS * hull.cell_size)[1].min()),
+        lambda value: value > 0 and value >= least,
+    )
+    if blamed is None:
+        return problems
+    number, other = blamed
+    text = (
+        f"camera {number}: contradicts the other views: the worst mask agrees with the visual hull by "
+        f"{worst:.2f}, without this camera by {other:.2f}, limit {least:.2f} (quality.hull_iou)"
+    )
+    return [replace(problems[0], camera=number, found=worst, text=text)]
+
+
+def _at_least_drop(limit: Limit) -> Action:
+    """What happens where a frame has no hull, so that a warning alone is not possible."""
+    return "stop" if limit.action == "stop" else "drop"
 
 
 def _outline(hull: VisualHull, trim: float) -> Array:
-    """The cells farthest in 26 directions, of those inside the trimmed bounding box: enough to fit."""
+    """The hull's outermost points in 26 directions, of its part inside the trimmed bounding box. [26, 3]"""
     low, high = hull.bounds(trim)
-    cells = hull.cells[((hull.cells >= low) & (hull.cells <= high)).all(1)]
-    steps = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    directions = steps[np.any(steps != 0, axis=1)]
-    return cells[(cells @ directions.T).argmax(0)] if len(cells) else np.stack([low, high])
+    cells, outside = hull.cells, hull.outside
+    if trim:
+        inside = ((cells >= low) & (cells <= high)).all(1)
+        cells, outside = (
+            (cells[inside], outside[inside]) if inside.any() else (np.stack([low, high]), np.zeros(2))
+        )
+    # Each cell stands for a sphere that is in the hull.
+    farthest = (np.einsum("ni,di->dn", cells, DIRECTIONS) - outside).argmax(1)
+    return cells[farthest] - outside[farthest, None] * DIRECTIONS

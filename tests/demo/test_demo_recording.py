@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from mouse_facelift import progress
-from mouse_facelift.capture.calibration import read_calibration
+from mouse_facelift.capture.calibration import read_rig
+from mouse_facelift.capture.config import InputConfig
 from mouse_facelift.capture.video import VideoReader
 from mouse_facelift.demo import recording
 from mouse_facelift.demo.animal import MousePose, MouseShape
@@ -31,6 +32,14 @@ def true_mesh(folder: Path, frame: int) -> Mesh:
     mesh = mouse_mesh(MouseShape(), MousePose.standing())
     assert (truth["faces"] == mesh.faces).all()
     return type(mesh)(**{**vars(mesh), "vertices": truth["vertices"][frame].astype(float)})
+
+
+def stored_cameras(folder: Path) -> list[Camera]:
+    """The cameras as `new_cam.pkl` states them."""
+    rig = read_rig(InputConfig(recording=folder), range(6), [(CONFIG.width, CONFIG.height)] * 6)
+    return [
+        Camera.from_rt(*parts, CONFIG.width, CONFIG.height) for parts in zip(rig.K, rig.R, rig.t, strict=True)
+    ]
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:
@@ -68,7 +77,7 @@ def test_calibration_is_a_protocol_3_pickle_of_arrays_only(recorded) -> None:
 
 
 def test_calibration_is_read_back_as_the_cameras_of_the_truth(recorded) -> None:
-    cameras = read_calibration(recorded / "new_cam.pkl", [(288, 256)] * 6)
+    cameras = stored_cameras(recorded)
     truth = json.loads((recorded / "ground_truth" / "cameras.json").read_text())
     assert "(0.5, 0.5)" in truth["convention"]
     assert [entry["id"] for entry in truth["cameras"]] == list(range(10))
@@ -80,7 +89,7 @@ def test_calibration_is_read_back_as_the_cameras_of_the_truth(recorded) -> None:
 
 
 def test_true_vertices_fall_on_the_decoded_masks(recorded) -> None:
-    cameras = read_calibration(recorded / "new_cam.pkl", [(288, 256)] * 6)
+    cameras = stored_cameras(recorded)
     for index, camera in enumerate(cameras):
         masks = dict(
             VideoReader(recorded / "simpleclick_undist" / f"{index}.mp4").frames((1, 3, 6), pixels="gray")

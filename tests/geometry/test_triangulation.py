@@ -6,7 +6,7 @@ from strategies import cameras, vectors
 
 from mouse_facelift.errors import DataError
 from mouse_facelift.geometry import Camera
-from mouse_facelift.geometry.triangulation import triangulate
+from mouse_facelift.geometry.triangulation import triangulate, triangulate_many
 
 
 def ring(count=6):
@@ -79,3 +79,20 @@ def test_copies_of_one_camera_are_not_enough():
     views = [ring()[0]] * 3
     with pytest.raises(DataError, match="parallel"):
         triangulate(observe(np.zeros(3), views), views)
+
+
+def test_many_points_at_once_are_the_points_one_by_one():
+    rng, views = np.random.default_rng(1), ring(5)
+    points = rng.normal(0, 40, (60, 3))
+    pixels = np.stack([observe(point, views) for point in points]) + rng.normal(0, 2, (60, 5, 2))
+    pixels[rng.random((60, 5)) < 0.2] = np.nan
+    pixels[3, 1] += 300
+    found = triangulate_many(pixels, views)
+    seen = np.isfinite(pixels[..., 0]).sum(1)
+    assert {1, 3, 5} <= set(seen)
+    assert np.isnan(found.point[seen < 2]).all()
+    assert np.isnan(found.residual_px[seen < 2]).all()
+    for index in np.flatnonzero(seen >= 2):
+        alone = triangulate(pixels[index], views)
+        np.testing.assert_allclose(found.point[index], alone.point, atol=1e-9)
+        np.testing.assert_allclose(found.residual_px[index], alone.residual_px, atol=1e-6)

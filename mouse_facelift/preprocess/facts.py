@@ -1,0 +1,106 @@
+"""What a recording as a whole is: its cameras, how they were understood, how well they are in step."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..capture.recording import Recording
+from ..errors import DataError
+from ..geometry import Camera
+from ..geometry.cameras import Array
+from .config import PreprocessConfig
+from .normalize import choose_up
+from .sync import check_lags, measure_lags
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class RecordingFacts:
+    """All that later stages need of a recording beside its frames; JSON and back without loss.
+
+    Attributes:
+        name: The recording folder's name.
+        camera_ids: Numbers in the file names. V
+        cameras: Millimetres, half-pixel centres. V
+        frame_count: Frames that all streams have.
+        fps: Frames per second; 0 where unknown.
+        frame_counts: Camera -> frames of its video and of its masks.
+        rotation: Takes the rig's up to the model's Z. [3, 3]
+        up: Which way that is and how it was found, in words.
+        convention: How the calibration's numbers are meant.
+        evidence: Every reading of the calibration that was tried, with its figures.
+        lags: Per camera, the synchronization curve.
+        notes: What the user should know.
+    """
+
+    name: str
+    camera_ids: tuple[int, ...]
+    cameras: tuple[Camera, ...]
+    frame_count: int
+    fps: float
+    frame_counts: Mapping[str, Sequence[int]]
+    rotation: Array
+    up: str
+    convention: str
+    evidence: Sequence[Mapping[str, Any]]
+    lags: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        cameras = [
+            {"K": c.K.tolist(), "w2c": c.w2c.tolist(), "width": c.width, "height": c.height}
+            for c in self.cameras
+        ]
+        return {**vars(self), "cameras": cameras, "rotation": self.rotation.tolist()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "RecordingFacts":
+        """Read `to_json` back."""
+        cameras = tuple(
+            Camera(np.array(c["K"]), np.array(c["w2c"]), c["width"], c["height"]) for c in content["cameras"]
+        )
+        ids, rotation = tuple(content["camera_ids"]), np.array(content["rotation"])
+        return cls(**{**content, "cameras": cameras, "camera_ids": ids, "rotation": rotation})
+
+
+def inspect(recording: Recording, config: PreprocessConfig) -> RecordingFacts:
+    """Measure the recording's synchronization and collect what opening it has shown.
+
+    Raises:
+        DataError: a camera runs late or early beyond `quality.sync_lag`, and its action is stop.
+    """
+    moments = _moments(recording.frame_count, config.quality.sync_moments, config.quality.sync_window)
+    lags = measure_lags(recording, moments, config.quality, config.geometry.cell_mm) if moments else ()
+    late = check_lags(lags, config.quality)
+    if late and config.quality.sync_lag.action == "stop":
+        raise DataError(f"{recording.config.recording}: {' '.join(late)}")
+    for message in late:
+        logger.warning("%s", message)
+    rotation, up = choose_up(config.geometry, recording.cameras)
+    return RecordingFacts(
+        name=recording.config.recording.resolve().name,
+        camera_ids=recording.camera_ids,
+        cameras=recording.cameras,
+        frame_count=recording.frame_count,
+        fps=recording.fps,
+        frame_counts={str(camera): list(counts) for camera, counts in recording.frame_counts.items()},
+        rotation=rotation,
+        up=up,
+        convention=recording.calibration.convention,
+        evidence=[asdict(item) for item in recording.calibration.evidence],
+        lags=[asdict(item) for item in lags],
+        notes=[*recording.notes, *late],
+    )
+
+
+def _moments(frame_count: int, count: int, window: int) -> list[int]:
+    """Frames spread evenly, with room for the window on both sides; none where no window is asked for."""
+    first, last = window, frame_count - 1 - window
+    if window == 0 or last < first:
+        return []
+    return sorted({round(value) for value in np.linspace(first, last, count)})

@@ -1,0 +1,156 @@
+"""`--dry-run`: a few frames go through everything, beside the output folder, and the rest is arithmetic."""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..capture.recording import Recording
+from ..geometry.cameras import Array
+from .config import PreprocessConfig, SelectionConfig
+from .facts import RecordingFacts
+from .first_pass import FirstPass
+from .journal import Journal
+from .plan import Plan, make_plan
+from .second_pass import SecondPass
+from .shard import SINGLE
+
+logger = logging.getLogger(__name__)
+
+TRIAL_FRAMES = 24
+"""Neighbours in the selection, so that decoding what lies between them is in the measured time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What a few frames took.
+
+    Attributes:
+        plan: What was decided for them.
+        mask_seconds: First pass, per frame.
+        sample_seconds: Second pass, per sample.
+        sample_bytes: Size of a sample's files.
+    """
+
+    plan: Plan
+    mask_seconds: float
+    sample_seconds: float
+    sample_bytes: float
+
+
+def preview(
+    config: PreprocessConfig,
+    recording: Recording,
+    facts: RecordingFacts,
+    wanted: Sequence[int],
+    keypoints: Array | None,
+) -> None:
+    """Say what a run would do, how long it would take and how much disk it would fill.
+
+    Args:
+        config: The run's configuration.
+        recording: The recording.
+        facts: What is known of it.
+        wanted: The frames that the run would look at.
+        keypoints: 2D key points of all frames, where the configuration needs them.
+
+    Raises:
+        DataError: none of the frames that were tried can be used.
+        CalibrationError: the masks contradict the cameras in most of them.
+    """
+    trial = _try(config, recording, facts, wanted, keypoints)
+    selection = config.selection
+    samples = min(selection.count, len(wanted)) if selection.mode == "diverse" else len(wanted)
+    seconds = trial.mask_seconds * len(wanted) + trial.sample_seconds * samples
+    for line in (*_recording_lines(facts), *_trial_lines(trial)):
+        logger.info("%s", line)
+    free = shutil.disk_usage(_existing(config.output)).free
+    needed = trial.sample_bytes * samples
+    logger.info(
+        "would write %d samples to %s: about %s, %s of disk (%s free)",
+        samples,
+        config.output,
+        _duration(seconds),
+        _size(needed),
+        _size(free),
+    )
+    if needed > free:
+        logger.warning("the disk of %s is too small: free some, or set another output", config.output)
+
+
+def _try(
+    config: PreprocessConfig,
+    recording: Recording,
+    facts: RecordingFacts,
+    wanted: Sequence[int],
+    keypoints: Array | None,
+) -> Trial:
+    first = max(0, (len(wanted) - TRIAL_FRAMES) // 2)
+    frames = list(wanted[first : first + TRIAL_FRAMES])
+    with tempfile.TemporaryDirectory(prefix="mfl-dry-run-") as name:
+        output = Path(name)
+        selection = SelectionConfig(mode="list", frames=frames)
+        small = config.model_copy(update={"output": output, "selection": selection})
+        with Journal(output / "journal", "trial") as journal:
+            first_pass = FirstPass(small, facts, journal)
+            watch = config.input.jumps == "detect"
+
+            def survey(wanted: Sequence[int], _: bool) -> None:
+                first_pass.survey(recording, wanted, SINGLE, watch)
+
+            clock = [time.perf_counter()]
+            plan = make_plan(small, facts, first_pass, survey, keypoints)
+            clock.append(time.perf_counter())
+            SecondPass(small, facts, plan, first_pass).write(recording, plan.samples, output)
+            clock.append(time.perf_counter())
+        written = [path.stat().st_size for path in output.glob("sample_*/**/*") if path.is_file()]
+        masks, samples = np.diff(clock)
+        count = len(plan.samples)
+        return Trial(plan, float(masks) / len(frames), float(samples) / count, sum(written) / count)
+
+
+def _recording_lines(facts: RecordingFacts) -> list[str]:
+    size = f"{facts.cameras[0].width}x{facts.cameras[0].height}"
+    duration = f", {facts.frame_count / facts.fps:.1f} s at {facts.fps:g}/s" if facts.fps else ""
+    lines = [f"{facts.name}: {len(facts.cameras)} cameras, {size}, {facts.frame_count} frames{duration}"]
+    lines += [f"calibration: {facts.convention}"]
+    for lag in facts.lags:
+        step = f"best at {lag['best']:+d} frames" if lag["conclusive"] else "in step as far as can be told"
+        lines.append(f"camera {lag['camera']}: {step}")
+    return [*lines, *facts.notes]
+
+
+def _trial_lines(trial: Trial) -> list[str]:
+    plan = trial.plan
+    iou = np.array([sample.observation.hull_iou for sample in plan.samples])
+    residual = np.array([sample.observation.residual_px for sample in plan.samples])
+    lines = [
+        f"{len(plan.samples)} of {len(plan.samples) + len(plan.dropped)} frames tried are good: agreement of "
+        f"masks and hull {np.median(iou):.3f} (worst {iou.min():.3f}), centre residual "
+        f"{np.median(residual):.1f} px (worst {residual.max():.1f})",
+        f"scale about {plan.layout.scale:.5g} units per mm",
+    ]
+    return lines + [f"frame {item.frame} dropped: {'; '.join(item.reasons)}" for item in plan.dropped]
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

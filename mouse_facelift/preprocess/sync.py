@@ -1,0 +1,348 @@
+"""Cameras out of step: by how many frames a camera's masks run late against the others, and its own video.
+
+At some moments of the recording the hull of all other cameras is compared with what the camera shows a few
+frames earlier and later. One late camera spoils the hulls of all others, so cameras are corrected one by one,
+the clearest first, and all are measured again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..capture.masks import CleanMask, Mask
+from ..capture.recording import Recording
+from ..geometry import Camera
+from ..geometry.cameras import Array
+from ..geometry.triangulation import triangulate
+from ..geometry.visual_hull import mask_iou, silhouette
+from .config import QualityConfig
+from .survey import animal_hull
+
+SMALL_WIDTH = 288
+"""Pictures are compared at about this width."""
+CELLS = 2
+"""Cells are this much larger than those of the samples."""
+MIN_MOMENTS = 4
+"""Nothing is concluded from fewer."""
+STANDARD_ERRORS = 3
+"""Of the mean over moments, by which one lag must beat another."""
+MIN_GAIN = 0.004
+"""By which it must beat it at least, in intersection over union or correlation."""
+MIN_MOTION = 0.02
+"""By how much the agreement must fall within the window, or the animal hardly moves."""
+SNAP = 0.4
+"""A moment moves to a keyframe that is this near, as a share of the distance between moments."""
+MAX_DIFFERENCE = 48.0
+"""Grey levels; a picture that differs more from the background differs no more clearly."""
+
+
+@dataclass(frozen=True)
+class CameraLag:
+    """How well a camera is in step.
+
+    Attributes:
+        camera: Its number.
+        lags: Frames; at lag l the camera's frame t + l is compared with the others' frame t.
+        hull_iou: Mean overlap of the camera's masks with the hull of the others, per lag; empty where nothing
+            could be measured.
+        best: The lag of the camera's masks: positive where the camera is late.
+        gain: By how much the overlap at `best` is larger than at 0.
+        conclusive: False where the animal hardly moves or too few moments are usable; `best` is 0 then.
+        mask_lag: The lag of the camera's masks against its own colour video; None where it cannot be told.
+        frame_offset: Frames that input.frame_offsets has skipped already.
+    """
+
+    camera: int
+    lags: tuple[int, ...]
+    hull_iou: tuple[float, ...]
+    best: int
+    gain: float
+    conclusive: bool
+    mask_lag: int | None
+    frame_offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class _SmallMask:
+    """A mask at about SMALL_WIDTH, packed to bits: long windows of many cameras stay small in memory.
+
+    Attributes:
+        bits: Eight pixels a byte.
+        shape: Height and width.
+        centroid: Mean position in small pixels. [2]
+    """
+
+    bits: NDArray[np.uint8]
+    shape: tuple[int, int]
+    centroid: Array
+
+    @classmethod
+    def of(cls, mask: CleanMask, step: int) -> "_SmallMask | None":
+        """Shrink a mask; None where it is none."""
+        if mask.problem or mask.area == 0:
+            return None
+        left, top, right, bottom = mask.bounds()
+        left, top = left - left % step, top - top % step
+        height, width = mask.mask.shape[0] // step, mask.mask.shape[1] // step
+        small = np.zeros((height, width), bool)
+        # Up to the end of the last block that the animal reaches; what lies around it is empty.
+        part = mask.mask[top : bottom + -bottom % step, left : right + -right % step].view(np.uint8)
+        if min(part.shape) < step:
+            return None
+        blocks = _shrink(255 * part, step) > 127
+        small[top // step :, left // step :][: blocks.shape[0], : blocks.shape[1]] = blocks
+        return cls(np.packbits(small), small.shape, np.array(mask.centroid()) / step) if small.any() else None
+
+    @property
+    def pixels(self) -> Mask:
+        """[h, w]"""
+        count = self.shape[0] * self.shape[1]
+        return np.unpackbits(self.bits, count=count).view(np.bool_).reshape(self.shape)
+
+
+_Window = list[list[_SmallMask | None]]
+"""All cameras' masks about one moment, from its window's first frame to its last. [2 w + 1][V]"""
+
+
+def choose_moments(recording: Recording, quality: QualityConfig) -> list[int]:
+    """Frames spread over the recording at which lags are measured, with room for the window on both sides.
+
+    Windows start at a keyframe of the first camera's masks where one is near: those cost least to decode.
+    """
+    window = quality.sync_window
+    first, last = window, recording.frame_count - 1 - window
+    if last < first:
+        return []
+    even = np.linspace(first, last, min(quality.sync_moments, last - first + 1))
+    keys = np.array([key - recording.offsets[0] + window for key in recording.masks[0].keyframes])
+    keys = keys[(keys >= first) & (keys <= last)]
+    spacing = (last - first) / max(len(even) - 1, 1)
+    moments = set()
+    for moment in even:
+        nearest = keys[np.abs(keys - moment).argmin()] if len(keys) else moment
+        moments.add(round(nearest if abs(nearest - moment) <= SNAP * spacing else moment))
+    return sorted(moments)
+
+
+def measure_lags(
+    recording: Recording, moments: Sequence[int], quality: QualityConfig, cell_mm: float
+) -> tuple[CameraLag, ...]:
+    """Measure every camera's lag.
+
+    Args:
+        recording: The recording.
+        moments: Frames, increasing; those nearer to an end than the window are left out.
+        quality: The window.
+        cell_mm: Side of the samples' cells; larger ones do here.
+
+    Returns:
+        One per camera; none where no lag is looked for or no moment is left.
+    """
+    window = quality.sync_window
+    inner = [t for t in moments if window <= t < recording.frame_count - window]
+    if window == 0 or not inner:
+        return ()
+    steps = [max(1, round(camera.width / SMALL_WIDTH)) for camera in recording.cameras]
+    cameras = [_small_camera(*item) for item in zip(recording.cameras, steps, strict=True)]
+    windows = _read_windows(recording, inner, window, steps)
+    shifts, curves = _hull_lags(windows, cameras, CELLS * cell_mm)
+    contrast = _colour_curves(recording, inner, windows, steps)
+    return tuple(
+        _camera_lag(number, curves[:, view], contrast[:, view], shifts[view], recording.offsets[view])
+        for view, number in enumerate(recording.camera_ids)
+    )
+
+
+def _camera_lag(camera: int, curves: Array, contrast: Array, shift: int, offset: int) -> CameraLag:
+    window = curves.shape[1] // 2
+    mask_verdict = _judge(contrast)
+    measured = curves[np.isfinite(curves).all(1)]
+    mean = measured.mean(0) if len(measured) else np.empty(0)
+    return CameraLag(
+        camera=camera,
+        lags=tuple(range(-window, window + 1)),
+        hull_iou=tuple(mean.tolist()),
+        best=shift,
+        gain=float(mean[window + shift] - mean[window]) if len(mean) else 0.0,
+        conclusive=shift != 0 or _judge(curves).conclusive,
+        mask_lag=mask_verdict.lag if mask_verdict.conclusive else None,
+        frame_offset=offset,
+    )
+
+
+def check_lags(lags: Sequence[CameraLag], quality: QualityConfig) -> list[str]:
+    """One message for every camera out of step beyond `quality.sync_lag`, with what corrects it."""
+    limit = quality.sync_lag.value
+    if limit is None:
+        return []
+    starts = [item.frame_offset + item.best for item in lags]
+    offsets = [start - min(starts) for start in starts]
+    messages = []
+    for item in lags:
+        if item.mask_lag is not None and abs(item.mask_lag) > limit:
+            messages.append(_mask_message(item))
+        elif abs(item.best) > limit:
+            messages.append(_late_message(item, offsets))
+    return messages
+
+
+def _late_message(item: CameraLag, offsets: Sequence[int]) -> str:
+    found, now = (item.hull_iou[item.lags.index(lag)] for lag in (item.best, 0))
+    listed = ",".join(map(str, offsets))
+    edge = abs(item.best) == item.lags[-1]
+    more = " It may be more: try a larger quality.sync_window." if edge else ""
+    return (
+        f"camera {item.camera} shows at frame t what the others show at t{-item.best:+d}: its masks overlap "
+        f"with the visual hull of the others by {found:.3f} there, by {now:.3f} at t. Set "
+        f"input.frame_offsets=[{listed}], or quality.sync_lag.action=warn to go on.{more}"
+    )
+
+
+def _mask_message(item: CameraLag) -> str:
+    lag, video = item.mask_lag or 0, item.best - (item.mask_lag or 0)
+    return (
+        f"camera {item.camera}: its mask at frame t is that of frame t{-lag:+d} of its own video; against "
+        f"the other cameras' masks its masks are {_late(item.best)} and its video {_late(video)}. Export its "
+        "video and its masks from the same first frame, or set quality.sync_lag.action=warn to go on."
+    )
+
+
+def _late(frames: int) -> str:
+    if frames == 0:
+        return "in step"
+    return f"{abs(frames)} frame{'s' * (abs(frames) > 1)} {'late' if frames > 0 else 'early'}"
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """The best lag, its mean gain over lag 0, and whether the curves tell."""
+
+    lag: int
+    gain: float
+    conclusive: bool
+
+
+def _judge(curves: Array) -> _Verdict:
+    """Judge one camera's agreement per moment and lag [M, 2 w + 1]; NaN where it was not measured."""
+    whole = curves[np.isfinite(curves).all(1)]
+    undecided = _Verdict(0, 0.0, False)
+    if len(whole) < MIN_MOMENTS:
+        return undecided
+    window = whole.shape[1] // 2
+    best = int(whole.mean(0).argmax())
+    ends = (whole[:, 0] + whole[:, -1]) / 2
+    if not _beats(whole[:, best], ends, MIN_MOTION):
+        return undecided
+    if best == window:
+        return _Verdict(0, 0.0, True)
+    if not _beats(whole[:, best], whole[:, window], MIN_GAIN):
+        return undecided
+    return _Verdict(best - window, float((whole[:, best] - whole[:, window]).mean()), True)
+
+
+def _beats(one: Array, other: Array, least: float) -> bool:
+    """Whether one agreement is larger than another, paired over moments [M]."""
+    gain = one - other
+    error = float(gain.std(ddof=1)) / np.sqrt(len(gain))
+    return bool(gain.mean() > max(least, STANDARD_ERRORS * error))
+
+
+def _hull_lags(
+    windows: Sequence[_Window], cameras: Sequence[Camera], cell_mm: float
+) -> tuple[list[int], Array]:
+    """Every camera's lag [V], and its curves with the others in step [M, V, 2 w + 1]."""
+    shifts = [0] * len(cameras)
+    while True:
+        curves = np.stack([_overlaps(window, cameras, shifts, cell_mm) for window in windows])
+        verdicts = [_judge(curves[:, view]) for view in range(len(cameras))]
+        late = [view for view, verdict in enumerate(verdicts) if verdict.lag != 0 and shifts[view] == 0]
+        if not late:
+            return shifts, curves
+        clearest = max(late, key=lambda view: verdicts[view].gain)
+        shifts[clearest] = verdicts[clearest].lag
+
+
+def _overlaps(window: _Window, cameras: Sequence[Camera], shifts: Sequence[int], cell_mm: float) -> Array:
+    """Overlap of each camera's masks with the hull of the others, shifted into step. [V, 2 w + 1]"""
+    curves = np.full((len(cameras), len(window)), np.nan)
+    present = [window[len(window) // 2 + shift][view] for view, shift in enumerate(shifts)]
+    for view, camera in enumerate(cameras):
+        others = [(mask, rig) for mask, rig in zip(present, cameras, strict=True) if rig is not camera]
+        masks = [mask for mask, _ in others if mask]
+        if len(masks) < max(2, len(others)):
+            continue
+        rig = [rig for _, rig in others]
+        point = triangulate([mask.centroid for mask in masks], rig).point
+        drawn = silhouette(animal_hull([mask.pixels for mask in masks], rig, point, cell_mm), camera)
+        for lag, row in enumerate(window):
+            seen = row[view]
+            if seen:
+                curves[view, lag] = mask_iou(drawn, seen.pixels)
+    return curves
+
+
+def _colour_curves(
+    recording: Recording, moments: Sequence[int], windows: Sequence[_Window], steps: Sequence[int]
+) -> Array:
+    """Correlation of masks with where the picture differs from the background. [M, V, 2 w + 1]"""
+    pictures: list[list[NDArray[np.uint8] | None]] = []
+    for step in recording.read_pictures(moments):
+        small = [
+            image if image is None else _shrink(image, factor)
+            for image, factor in zip(step.images, steps, strict=True)
+        ]
+        pictures.append(
+            [image if image is None else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in small]
+        )
+    curves = np.full((len(moments), len(steps), len(windows[0])), np.nan)
+    for view in range(len(steps)):
+        seen = [image for row in pictures if (image := row[view]) is not None]
+        background = np.median(seen, axis=0) if seen else np.empty(0)
+        for index, (row, window) in enumerate(zip(pictures, windows, strict=True)):
+            image = row[view]
+            if image is None:
+                continue
+            difference = np.minimum(np.abs(image - background), MAX_DIFFERENCE)
+            masks = [masks[view] for masks in window]
+            curves[index, view] = [
+                np.nan if mask is None else _correlation(difference, mask.pixels) for mask in masks
+            ]
+    return curves
+
+
+def _correlation(values: Array, mask: Mask) -> float:
+    """Pearson's correlation of values [h, w] with being in a mask [h, w]."""
+    share, spread = float(mask.mean()), float(values.std())
+    if spread == 0 or share == 1:
+        return 0.0
+    above = float(values[mask].mean() - values.mean())
+    return above * share / (spread * np.sqrt(share * (1 - share)))
+
+
+def _read_windows(
+    recording: Recording, moments: Sequence[int], window: int, steps: Sequence[int]
+) -> list[_Window]:
+    """Read all windows, each frame once and in order."""
+    spans = [range(moment - window, moment + window + 1) for moment in moments]
+    wanted = sorted({frame for span in spans for frame in span})
+    rows = {
+        step.index: [_SmallMask.of(*item) for item in zip(step.masks, steps, strict=True)]
+        for step in recording.read_masks(wanted)
+    }
+    return [[rows[frame] for frame in span] for span in spans]
+
+
+def _small_camera(camera: Camera, step: int) -> Camera:
+    """The camera of `_shrink`'s pictures."""
+    size = camera.width // step, camera.height // step
+    return camera.affine(np.eye(2) / step, (0, 0), *size)[0]
+
+
+def _shrink(picture: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Means of blocks; what does not fill a block at the right and lower border is left out. [H, W, ...]"""
+    height, width = picture.shape[0] // step, picture.shape[1] // step
+    whole = picture[: height * step, : width * step]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))

@@ -1,0 +1,237 @@
+"""The output folder between runs: whose it is, what is finished, who is writing.
+
+While a run is unfinished, `.work/` inside the output folder holds its identity (settings and the inputs'
+hashes), what it knows of the recording, and the journals. It goes when the run is complete, and the manifest
+then carries the identity.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..config import dump_config
+from ..errors import ConfigError, DataError
+from ..files import write_json
+from ..samples.format import read_sample
+from .config import PreprocessConfig
+
+MANIFEST = "manifest.json"
+WORK, IDENTITY, OWNED = ".work", "identity.json", "owned.json"
+RESULTS = ("data_train.txt", "data_val.txt", "quality.csv", "quality.html", MANIFEST, "run.json")
+SHOWN_DIFFERENCES = 6
+
+Identity = Mapping[str, Any]
+
+
+def identify(config: PreprocessConfig, hashes: Mapping[Path, str]) -> Identity:
+    """What decides the output: the code's version, all settings that matter, and the inputs' bytes."""
+    settings = dump_config(config)
+    for key in ("output", "overwrite", "workers"):
+        del settings[key]
+    folder = config.input.recording
+    settings["input"]["recording"] = folder.resolve().name
+    inputs = {path.relative_to(folder).as_posix(): value for path, value in sorted(hashes.items())}
+    return {"version": __version__, "settings": settings, "inputs": inputs}
+
+
+class Workspace:
+    """An output folder.
+
+    Args:
+        output: The folder.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.work = output / WORK
+
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot be made or written, before the long work.
+
+        Raises:
+            ConfigError: it is a file, or not writable.
+        """
+        existing = next(place for place in (self.output, *self.output.absolute().parents) if place.exists())
+        if not existing.is_dir():
+            raise ConfigError(
+                f"{existing}: is a file, expected a folder for the samples. Set another output."
+            )
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"{self.output}: {existing} is not writable. Set another output, or its permissions."
+            )
+
+    def manifest(self) -> Mapping[str, Any] | None:
+        """The manifest of a complete run; None where there is none.
+
+        Raises:
+            ConfigError: it is not a manifest.
+        """
+        return _read(self.output / MANIFEST)
+
+    def check(self, identity: Identity, overwrite: bool) -> None:
+        """Refuse to mix: samples of another run are replaced only where that was asked for.
+
+        Raises:
+            ConfigError: the folder holds samples of other inputs or settings, and `overwrite` is off.
+        """
+        manifest = self.manifest()
+        owner = manifest.get("identity", {}) if manifest else self._owner()
+        if owner not in (None, identity) and not overwrite:
+            raise ConfigError(
+                f"{self.output}: holds samples made of other inputs or with other settings"
+                f"{_differences(owner, identity)}. Set another output, or give --overwrite to replace them."
+            )
+
+    def is_complete(self, identity: Identity) -> bool:
+        """Whether a run of this identity has finished and all its samples are still there."""
+        manifest = self.manifest()
+        if not manifest or manifest.get("identity") != identity:
+            return False
+        if not all(self.is_finished(item["name"], item["frame"]) for item in manifest["samples"]):
+            return False
+        shutil.rmtree(self.work, ignore_errors=True)
+        return True
+
+    def unfinished(self) -> Identity:
+        """The run under way here.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        identity = _read(self.work / IDENTITY)
+        if identity is None:
+            state = "is complete" if self.manifest() else "holds no run"
+            raise ConfigError(
+                f"{self.output}: {state}; expected one that shards have worked on and that is not merged. "
+                "Check output."
+            )
+        return identity
+
+    def begin(self, identity: Identity) -> None:
+        """Make `.work/` this run's own; samples that are there stay until `take_over`.
+
+        Raises:
+            ConfigError: a process of another run is working here.
+        """
+        with self._alone():
+            if _read(self.work / IDENTITY) != identity:
+                for path in self.work.glob("*.lock"):
+                    with _locked(path, self._busy(path.stem)):
+                        pass
+                shutil.rmtree(self.work, ignore_errors=True)
+                write_json(self.work / IDENTITY, identity)
+            manifest = self.manifest()
+            if manifest and manifest.get("identity") == identity:
+                write_json(self.work / OWNED, True)
+
+    def take_over(self) -> None:
+        """Remove what another run left, once; from here on the samples in the folder are this run's."""
+        with self._alone():
+            if not (self.work / OWNED).exists():
+                for folder in self.folders():
+                    shutil.rmtree(folder)
+            for name in RESULTS:
+                (self.output / name).unlink(missing_ok=True)
+            write_json(self.work / OWNED, True)
+
+    def abandon(self) -> None:
+        """Remove `.work/`, and the folder itself where nothing else is in it."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        if self.output.is_dir() and not any(self.output.iterdir()):
+            self.output.rmdir()
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Be process `name` of this run.
+
+        Raises:
+            ConfigError: another process is.
+        """
+        path = self.work / f"{name}.lock"
+        path.touch()
+        with _locked(path, self._busy(name)):
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other process is changing whose folder this is."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        with _locked(self.output, None):
+            yield
+
+    def _busy(self, name: str) -> str:
+        return f"{self.output}: another process is writing here ({name}). Wait for it, or set another output."
+
+    def folders(self) -> list[Path]:
+        """Sample folders that are there, by name."""
+        if not self.output.is_dir():
+            return []
+        return sorted(path for path in self.output.iterdir() if re.fullmatch(r"sample_\d{6}", path.name))
+
+    def is_finished(self, name: str, frame: int) -> bool:
+        """Whether that sample is there in full: it was renamed into place only when complete."""
+        try:
+            return read_sample(self.output / name).frame_index == frame
+        except DataError:
+            return False
+
+    def _owner(self) -> Identity | None:
+        """Whose unfinished samples are here: {} where that is not known, None where there are none."""
+        owned = (self.work / OWNED).exists()
+        return _read(self.work / IDENTITY) if owned else {} if self.folders() else None
+
+
+@contextmanager
+def _locked(path: Path, busy: str | None) -> Iterator[None]:
+    """Hold an exclusive lock on a file or folder; waits for it, or raises ConfigError(busy) at once."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigError(busy) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: not written by `mfl preprocess`. Remove it, or set another output.")
+    return content
+
+
+def _differences(found: Identity | None, expected: Identity) -> str:
+    """What differs, for people: changed keys with both values."""
+    if not found:
+        return ""
+    before, after = _flatten(found), _flatten(expected)
+    changed = [key for key in (after | before) if before.get(key) != after.get(key)]
+    lines = []
+    for key in changed[:SHOWN_DIFFERENCES]:
+        values = f"{before.get(key)} there, {after.get(key)} now"
+        lines.append(f"{key}: {'the file changed' if key.startswith('inputs.') else values}")
+    more = len(changed) - len(lines)
+    return f" ({'; '.join(lines)}{f'; and {more} more' if more > 0 else ''})"
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
