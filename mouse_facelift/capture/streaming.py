@@ -130,9 +130,10 @@ class _Overlaps:
         above = small > self._config.mask_threshold
         mask = ~above if self._config.mask_inverted else above
         if self._before is not None and self._before[0] == index - 1:
-            union = np.count_nonzero(mask | self._before[1])
-            if union:
-                common = np.count_nonzero(mask & self._before[1])
+            before = self._before[1]
+            # A mask that is missing says nothing about where the animal is.
+            if mask.any() and before.any():
+                common, union = np.count_nonzero(mask & before), np.count_nonzero(mask | before)
                 self._found[index - self._offset] = common / union
         self._before = index, mask
 

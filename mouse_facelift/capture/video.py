@@ -144,7 +144,7 @@ class VideoReader:
         announced_s = _seconds(stream.metadata.get("DURATION", ""))
         times = [packet.pts for packet in self._table.packets if packet.pts is not None]
         found_s = float(max(times, default=0) * stream.time_base)
-        if self.fps and found_s < 0.99 * announced_s - 3 / self.fps:
+        if not announced and self.fps and found_s < 0.99 * announced_s - 3 / self.fps:
             raise DataError(
                 f"{self.path}: announces {announced_s:.2f} s, only {found_s:.2f} s are there: the file is "
                 "cut off. Copy or export the video again."

@@ -158,10 +158,6 @@ class VisualHull:
         low, high = self.bounds(trim)
         return (low + high) / 2
 
-    def distance(self, points: Array) -> Floats:
-        """How far points [N, 3] lie outside the hull, negative inside, as the masks say; world units. [N]"""
-        return _outside(self.views, (points - self.origin).T.astype(np.float32))
-
 
 def carve(
     masks: Sequence[Mask], cameras: Sequence[Camera], start: Array, radius: float, cell_size: float

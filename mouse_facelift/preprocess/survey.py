@@ -1,8 +1,10 @@
 """What the masks say: of one time step about the animal in 3D, of a whole recording about its calibration."""
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from ..capture.masks import CleanMask, Mask
 from ..errors import CalibrationError
 from ..geometry import Camera
 from ..geometry.cameras import Array
-from ..geometry.triangulation import triangulate
+from ..geometry.triangulation import triangulate, triangulate_many
 from ..geometry.visual_hull import VisualHull, carve, hull_silhouette_iou, reach
 from .config import GeometryConfig, Limit, QualityConfig
 from .descriptor import describe
@@ -157,9 +159,8 @@ def observe(
         quality: The limits.
         rotation: Takes the rig's up to +Z, for the descriptor; None where Z is up. [3, 3]
     """
-    views = _Views(
-        tuple(masks), tuple(MaskStatistics.of(m) for m in masks), tuple(cameras), tuple(camera_ids)
-    )
+    statistics = tuple(MaskStatistics.of(mask) for mask in masks)
+    views = _Views(tuple(masks), statistics, tuple(cameras), tuple(camera_ids))
     nowhere, unseen = np.full(3, np.nan), np.full(len(masks), np.nan)
     point, residual_px, hull_iou = nowhere, unseen, unseen
     center, outline, descriptor = nowhere, np.empty((0, 3)), np.empty(0, np.float32)
@@ -199,7 +200,7 @@ def animal_hull(masks: Sequence[Mask], cameras: Sequence[Camera], point: Array, 
         cell_mm: Side of the cells; larger where the masks ask for too many of them.
     """
     radius = max(reach(mask, camera, point) for mask, camera in zip(masks, cameras, strict=True))
-    # A point behind a camera has no reach there; nothing that this camera sees is about it.
+    # Where the point lies behind a camera its reach is negative.
     radius = max(SEARCH_MARGIN * radius, cell_mm)
     return carve(masks, cameras, point, radius, max(cell_mm, radius / MAX_RESOLUTION))
 
@@ -215,11 +216,11 @@ def check_calibration(
     Args:
         observations: All frames; those dropped for their masks alone say nothing.
         cameras: The rig.
-        quality: The limits; one that is null is not checked.
+        quality: The limits; one that is null or only warns is not checked.
 
     Raises:
-        CalibrationError: most frames contradict; the message says whether transposed rotations, or two
-            cameras that changed places, explain it.
+        CalibrationError: most frames contradict; the message says whether transposed rotations, two cameras
+            that changed places, or a single camera explain it.
     """
     usable = [item for item in observations if not np.isnan(item.residual_px).all()]
     usable = usable[:: max(1, len(usable) // EVIDENCE_FRAMES)]
@@ -228,18 +229,23 @@ def check_calibration(
     centroids = np.array([[mask.centroid for mask in item.masks] for item in usable])
     residual = _median_residual(centroids, cameras)
     support = float(np.median([np.nan_to_num(item.hull_iou).min() for item in usable]))
-    most, least = quality.center_residual.value, quality.hull_iou.value
+    most, least = (
+        None if limit.action == "warn" else limit.value
+        for limit in (quality.center_residual, quality.hull_iou)
+    )
     if (most is None or residual <= most) and (least is None or support >= least):
         return
     raise CalibrationError(
         f"the calibration contradicts the masks: in the median frame the animal's centre reprojects "
         f"{residual:.1%} of the picture's diagonal away from the masks' centres (expected at most "
         f"{most or 1:.1%}), and the worst mask agrees by {support:.0%} with the visual hull of all (expected "
-        f"at least {least or 0:.0%}). {_explanation(centroids, cameras, residual)}"
+        f"at least {least or 0:.0%}). {_explanation(usable, centroids, cameras, residual)}"
     )
 
 
-def _explanation(centroids: Array, cameras: Sequence[Camera], residual: float) -> str:
+def _explanation(
+    observations: Sequence[Observation], centroids: Array, cameras: Sequence[Camera], residual: float
+) -> str:
     """What would make the centroids [T, V, 2] meet in one point, with what to do."""
     transposed = [Camera.from_rt(c.K, c.R.T, c.t, c.width, c.height) for c in cameras]
     other = _median_residual(centroids, transposed)
@@ -249,24 +255,30 @@ def _explanation(centroids: Array, cameras: Sequence[Camera], residual: float) -
             "transpose R in the export."
         )
     swaps = {}
-    for first in range(len(cameras)):
-        for second in range(first + 1, len(cameras)):
-            order = list(range(len(cameras)))
-            order[first], order[second] = second, first
-            swaps[first, second] = _median_residual(centroids, [cameras[view] for view in order])
+    for first, second in combinations(range(len(cameras)), 2):
+        exchanged = list(cameras)
+        exchanged[first], exchanged[second] = cameras[second], cameras[first]
+        swaps[first, second] = _median_residual(centroids, exchanged)
     pair = min(swaps, key=lambda key: swaps[key])
     if len(cameras) > 2 and swaps[pair] <= residual / 2:
         return (
             f"With the entries {pair[0]} and {pair[1]} of the calibration exchanged the distance would be "
             f"{swaps[pair]:.1%}: put them in the order of the videos."
         )
+    single = [item.problems[0].camera for item in observations if len(item.problems) == 1]
+    blamed, times = Counter(single).most_common(1)[0] if single else (None, 0)
+    if blamed is not None and times > len(observations) / 2:
+        return (
+            f"In most frames the others agree without camera {blamed}: check its entry in the calibration, "
+            "its masks, and whether its video starts with the others'."
+        )
     return "Are the cameras in the order of the videos, and from the same day as the recording?"
 
 
 def _median_residual(centroids: Array, cameras: Sequence[Camera]) -> float:
     """Median over frames of `_residual_share`, of centroids [T, V, 2]."""
-    shares = [_residual_share(triangulate(pixels, cameras).residual_px, cameras) for pixels in centroids]
-    return float(np.median(shares))
+    residuals = triangulate_many(centroids, cameras).residual_px
+    return float(np.median([_residual_share(residual, cameras) for residual in residuals]))
 
 
 def _residual_share(residual_px: Array, cameras: Sequence[Camera]) -> float:

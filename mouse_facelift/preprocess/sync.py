@@ -26,13 +26,13 @@ SMALL_WIDTH = 288
 CELLS = 2
 """Cells are this much larger than those of the samples."""
 MIN_MOMENTS = 4
-"""Nothing is concluded from fewer."""
+"""Nothing is concluded from fewer moments in which the animal moves."""
 STANDARD_ERRORS = 3
 """Of the mean over moments, by which one lag must beat another."""
-MIN_GAIN = 0.004
+MIN_GAIN = 0.01
 """By which it must beat it at least, in intersection over union or correlation."""
-MIN_MOTION = 0.02
-"""By how much the agreement must fall within the window, or the animal hardly moves."""
+MIN_MOTION = 0.05
+"""Within the window the agreement must fall by this, or the animal hardly moves."""
 SNAP = 0.4
 """A moment moves to a keyframe that is this near, as a share of the distance between moments."""
 MAX_DIFFERENCE = 48.0
@@ -227,27 +227,18 @@ class _Verdict:
 
 def _judge(curves: Array) -> _Verdict:
     """Judge one camera's agreement per moment and lag [M, 2 w + 1]; NaN where it was not measured."""
-    whole = curves[np.isfinite(curves).all(1)]
-    undecided = _Verdict(0, 0.0, False)
-    if len(whole) < MIN_MOMENTS:
-        return undecided
-    window = whole.shape[1] // 2
-    best = int(whole.mean(0).argmax())
-    ends = (whole[:, 0] + whole[:, -1]) / 2
-    if not _beats(whole[:, best], ends, MIN_MOTION):
-        return undecided
-    if best == window:
-        return _Verdict(0, 0.0, True)
-    if not _beats(whole[:, best], whole[:, window], MIN_GAIN):
-        return undecided
-    return _Verdict(best - window, float((whole[:, best] - whole[:, window]).mean()), True)
-
-
-def _beats(one: Array, other: Array, least: float) -> bool:
-    """Whether one agreement is larger than another, paired over moments [M]."""
-    gain = one - other
+    measured = curves[np.isfinite(curves).all(1)]
+    ends = (measured[:, 0] + measured[:, -1]) / 2
+    moving = measured[measured.max(1) - ends > MIN_MOTION]
+    if len(moving) < MIN_MOMENTS:
+        return _Verdict(0, 0.0, False)
+    middle = moving.shape[1] // 2
+    best = int(moving.mean(0).argmax())
+    gain = moving[:, best] - moving[:, middle]
     error = float(gain.std(ddof=1)) / np.sqrt(len(gain))
-    return bool(gain.mean() > max(least, STANDARD_ERRORS * error))
+    if best == middle or gain.mean() > max(MIN_GAIN, STANDARD_ERRORS * error):
+        return _Verdict(best - middle, float(gain.mean()), True)
+    return _Verdict(0, 0.0, False)
 
 
 def _hull_lags(

@@ -64,12 +64,10 @@ class View:
 
     def rgba(self, background: int = 255) -> NDArray[np.uint8]:
         """Straight RGBA; RGB where alpha is 0 is the grey level `background`. [H, W, 4]"""
-        alpha = np.rint(255 * self.alpha).astype(np.uint8)
-        rgba = np.full((*alpha.shape, 4), background, np.uint8)
-        covered = alpha > 0
-        rgba[covered, :3] = self.image[covered]
-        rgba[..., 3] = alpha
-        return rgba
+        alpha = cv2.convertScaleAbs(self.alpha, alpha=255)
+        rgb = np.full((*alpha.shape, 3), background, np.uint8)
+        cv2.copyTo(self.image, alpha, rgb)
+        return np.asarray(cv2.merge([rgb, alpha]), np.uint8)
 
     def _resampled(self, camera: Camera, H: NDArray[np.float64]) -> "View":
         size = camera.height, camera.width
@@ -80,9 +78,10 @@ class View:
         target = _target_bounds(H, source, camera) if source else None
         if source and target:
             left, top, right, bottom = source
-            coverage = self.alpha[top:bottom, left:right, None]
-            color = self.image[top:bottom, left:right] * coverage
-            warped = _warp(np.concatenate([color, coverage], axis=-1), H, (left, top), target)
+            coverage = np.ascontiguousarray(self.alpha[top:bottom, left:right])
+            picture = np.ascontiguousarray(self.image[top:bottom, left:right])
+            color = cv2.multiply(picture, cv2.merge([coverage] * 3), dtype=cv2.CV_32F)
+            warped = _warp(cv2.merge([color, coverage]), H, (left, top), target)
             part = np.s_[target[1] : target[3], target[0] : target[2]]
             covered = np.clip(warped[..., 3], 0, 1) * inside[part]
             alpha[part] = covered
@@ -95,9 +94,7 @@ class View:
     ) -> float:
         """Share of the alpha, all within `bounds`, whose pixel centres leave the new picture."""
         left, top, right, bottom = bounds
-        x, y = np.arange(left, right) + 0.5, np.arange(top, bottom)[:, None] + 0.5
-        u, v, w = (row[0] * x + (row[1] * y + row[2]) for row in H)
-        shown = (w > 0) & (u >= 0) & (v >= 0) & (u <= camera.width * w) & (v <= camera.height * w)
+        shown = _lands_inside(H, bounds, camera)
         weight = self.alpha[top:bottom, left:right]
         return float(1 - weight[shown].sum(dtype=np.float64) / weight.sum(dtype=np.float64))
 
@@ -141,10 +138,31 @@ def _shrink_factor(H: NDArray[np.float64], target: tuple[int, int, int, int]) ->
 
 def _inside_source(H: NDArray[np.float64], source: Camera, target: Camera) -> NDArray[np.bool_]:
     """Which target pixels have their centre inside the source picture and in front of its camera. [H, W]"""
-    x, y = np.arange(target.width) + 0.5, np.arange(target.height)[:, None] + 0.5
-    u, v, w = (row[0] * x + (row[1] * y + row[2]) for row in np.linalg.inv(H))
-    # The sign of w is that of the depth in the source camera, because H keeps the scale of K' R' R^T K^-1.
-    return (w > 0) & (u >= 0) & (v >= 0) & (u <= source.width * w) & (v <= source.height * w)
+    back = np.asarray(np.linalg.inv(H), np.float64)
+    return _lands_inside(back, (0, 0, target.width, target.height), source)
+
+
+def _lands_inside(
+    H: NDArray[np.float64], bounds: tuple[int, int, int, int], camera: Camera
+) -> NDArray[np.bool_]:
+    """Which pixel centres of a rectangle a homography takes into a picture, in front of its camera. [h, w]
+
+    Five lines bound them (depth and the picture's four sides), so each row is one interval.
+    """
+    left, top, right, bottom = bounds
+    x, y = np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5
+    # The sign of w is that of the depth, because H keeps the scale of K' R' R^T K^-1.
+    u, v, w = H
+    first, last = np.full(len(y), -np.inf), np.full(len(y), np.inf)
+    for a, b, c in (w, u, v, camera.width * w - u, camera.height * w - v):
+        rest = b * y + c
+        if a > 0:
+            first = np.maximum(first, -rest / a)
+        elif a < 0:
+            last = np.minimum(last, -rest / a)
+        else:
+            last = np.where(rest >= 0, last, -np.inf)
+    return (x >= first[:, None]) & (x <= last[:, None])
 
 
 def _target_bounds(
@@ -165,16 +183,12 @@ def _target_bounds(
 
 
 def _bounds(alpha: NDArray[np.float32], margin: int) -> tuple[int, int, int, int] | None:
-    columns, rows = np.flatnonzero(alpha.any(0)), np.flatnonzero(alpha.any(1))
-    if not len(columns):
+    left, top, width, height = cv2.boundingRect((alpha > 0).view(np.uint8))
+    if width == 0:
         return None
-    height, width = alpha.shape
-    return (
-        max(int(columns[0]) - margin, 0),
-        max(int(rows[0]) - margin, 0),
-        min(int(columns[-1]) + 1 + margin, width),
-        min(int(rows[-1]) + 1 + margin, height),
-    )
+    rows, columns = alpha.shape
+    right, bottom = min(left + width + margin, columns), min(top + height + margin, rows)
+    return max(left - margin, 0), max(top - margin, 0), right, bottom
 
 
 def _shift(x: float, y: float) -> NDArray[np.float64]:

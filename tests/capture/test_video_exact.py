@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[str, range, dict]] = {
     "edit list, open GOP": ("0.mp4", range(14, FRAMES), {"cut": (14, 0), "x264-params": OPEN}),
     "edit list at both ends": ("0.mp4", range(13, FRAMES - 6), {"cut": (13, 6)}),
     "mkv": ("0.mkv", range(FRAMES), {}),
+    "mkv, starts late": ("0.mkv", range(FRAMES), {"timestamps": LATE}),
     "mkv, open GOP": ("0.mkv", range(FRAMES), {"x264-params": OPEN}),
     "mkv, two frames a millisecond": (
         "0.mkv",

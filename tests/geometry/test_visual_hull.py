@@ -163,14 +163,15 @@ def test_bounds_do_not_follow_the_grid(sphere):
     assert np.ptp(centers, axis=0).max() < 0.6 * np.ptp(middles, axis=0).max()
 
 
-def test_distance_outside_a_sphere_is_the_true_one(sphere):
+def test_cells_know_how_deep_they_lie(sphere):
     hull = carve(*sphere, CENTER, 60.0, 1.5)
-    along = np.array([0.2, -0.3, 0.1])[None] * np.linspace(0, 60, 30)[:, None]
-    true = np.linalg.norm(along, axis=1) - 30
-    inside = true < -3
-    np.testing.assert_allclose(hull.distance(CENTER + along)[inside], true[inside], atol=2.2)
-    assert (hull.distance(CENTER + along)[true > 20] > 5).all()
-    assert np.abs(hull.distance(hull.cells) - hull.outside).max() < 1.5
+    depth = 30 - np.linalg.norm(hull.cells - CENTER, axis=1)
+    assert hull.outside.max() <= 0.75
+    assert (np.diff(hull.outside) <= 0).all()
+    # The hull holds the ball, so no cell lies deeper in the ball than in the hull.
+    assert (-hull.outside >= depth - 1.0).all()
+    core = depth > 22
+    np.testing.assert_allclose(-hull.outside[core], depth[core], atol=2.2)
 
 
 def test_trimmed_bounds_leave_the_tail_out():

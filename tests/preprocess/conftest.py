@@ -88,3 +88,9 @@ def build_recording():
 def animal():
     """Body and head centres in mm of a frame, and their radii."""
     return lambda frame: (ball_centers(frame), (BODY, HEAD))
+
+
+@pytest.fixture(scope="session")
+def rendered():
+    """Picture and mask of a view at any moment of the walk."""
+    return lambda view, frame: render(rig()[view], frame)

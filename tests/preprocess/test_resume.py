@@ -133,21 +133,19 @@ def test_interrupt_during_the_samples_keeps_what_was_done(
 def test_full_disk_leaves_no_half_sample_and_goes_on_later(
     recording_folder, undisturbed, tmp_path, monkeypatch
 ):
-    from PIL import Image
-
     saved = []
-    original = Image.Image.save
+    original = Path.write_bytes
 
-    def full(self, target, *arguments, **options):
-        saved.append(target)
+    def full(self, content):
+        saved.append(self)
         if len(saved) > 10:
-            raise OSError(28, "No space left on device", str(target))
-        return original(self, target, *arguments, **options)
+            raise OSError(28, "No space left on device", str(self))
+        return original(self, content)
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         run(config(recording_folder, tmp_path / "out"))
-    monkeypatch.setattr(Image.Image, "save", original)
+    monkeypatch.setattr(Path, "write_bytes", original)
     for folder in (tmp_path / "out").glob("sample_*"):
         assert len(list((folder / "images").iterdir())) == 4
     run(config(recording_folder, tmp_path / "out"))

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from balls import animal, mask, masks, ring
 
+from mouse_facelift.capture.config import InputConfig
 from mouse_facelift.capture.masks import CleanMask, clean_mask
+from mouse_facelift.capture.recording import open_recording
 from mouse_facelift.errors import CalibrationError
 from mouse_facelift.geometry import Camera
 from mouse_facelift.preprocess.config import GeometryConfig, Limit, QualityConfig
@@ -192,6 +194,23 @@ def test_three_views_blame_nobody_alone():
     assert all("contradicts" not in problem.text for problem in seen.problems)
 
 
+def test_centre_of_a_rendered_mouse_is_true_and_smooth(shared):
+    folder = shared / "data/mouse_capture"
+    recording = open_recording(InputConfig(recording=folder))
+    track = np.load(folder / "ground_truth/track.npz")
+    frames = range(148, 160)
+    seen = [
+        observe(step.index, step.masks, recording.cameras, recording.camera_ids, GEOMETRY, QUALITY)
+        for step in recording.read_masks(frames)
+    ]
+    true = (track["bbox_min_mm"] + track["bbox_max_mm"])[list(frames)] / 2
+    error = np.stack([item.center for item in seen]) - true
+    assert np.median(np.linalg.norm(error, axis=1)) < 3
+    assert np.median(np.linalg.norm(np.diff(error, axis=0), axis=1)) < 1
+    assert min(item.hull_iou.min() for item in seen) > 0.94
+    assert all(item.problems == item.warnings == () for item in seen)
+
+
 PATH = [animal(position=(3.0 * t - 20, 15 * np.sin(t)), yaw=0.4 * t) for t in range(8)]
 FILM = [masks(CAMERAS, balls) for balls in PATH]
 
@@ -223,6 +242,15 @@ def test_intrinsics_of_another_picture_size_are_refused(factor):
         for camera in CAMERAS
     ]
     with pytest.raises(CalibrationError, match="contradicts the masks"):
+        check_calibration(survey(cameras), cameras, QUALITY)
+
+
+def test_a_single_wrong_camera_is_named():
+    angle = np.radians(6)
+    pan = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    turned = CAMERAS[3].reaim(CAMERAS[3].K, pan @ CAMERAS[3].R, 288, 256)[0]
+    cameras = [*CAMERAS[:3], turned, *CAMERAS[4:]]
+    with pytest.raises(CalibrationError, match=f"the others agree without camera {IDS[3]}"):
         check_calibration(survey(cameras), cameras, QUALITY)
 
 
