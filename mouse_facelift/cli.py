@@ -144,7 +144,7 @@ def _register(name: str, subcommand: Subcommand) -> None:
         debug: Debug = False,
     ) -> None:
         settings = [*(overrides or []), *(["overwrite=true"] if overwrite else [])]
-        _at_border(lambda: _preprocess(config, settings, shard, dry_run), debug)
+        _at_border(lambda: _preprocess(subcommand, config, settings, shard, dry_run), debug)
 
     def command_with_mode(
         config: ConfigFile = None,
@@ -176,18 +176,18 @@ def _run(
     _at_border(work, debug)
 
 
-def _preprocess(path: Path | None, settings: Sequence[str], shard: str | None, dry_run: bool) -> None:
+def _preprocess(
+    subcommand: Subcommand, path: Path | None, settings: Sequence[str], shard: str | None, dry_run: bool
+) -> None:
     from .config import load_config
-    from .preprocess.config import PreprocessConfig
-    from .preprocess.run import merge, run
-    from .preprocess.shard import SINGLE, Shard
 
+    model = _load(subcommand.config)
     if settings[:1] == ["merge"]:
         # Merging reads everything but the output's place from there.
-        merge(load_config(PreprocessConfig, path, ["input.recording=.", *settings[1:]]))
+        _load("preprocess.run:merge")(load_config(model, path, ["input.recording=.", *settings[1:]]))
         return
-    config = load_config(PreprocessConfig, path, settings)
-    run(config, dry_run, Shard.parse(shard) if shard else SINGLE)
+    share = {"shard": _load("preprocess.shard:Shard").parse(shard)} if shard else {}
+    _load(subcommand.entry)(load_config(model, path, settings), dry_run=dry_run, **share)
 
 
 def _at_border(work: Callable[[], None], debug: bool) -> None:

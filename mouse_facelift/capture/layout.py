@@ -165,7 +165,9 @@ def _common_frames(
     listed = ", ".join(f"{camera}: {counts[i]} / {counts[i + views]}" for i, camera in enumerate(camera_ids))
     after = " after input.frame_offsets" if any(offsets) else ""
     facts = f"{short} has {shortest} frames, {long} has {longest}{after}"
-    if longest - shortest > allowed:
+    raw = [source.frame_count for source in streams]
+    # Offsets make equal files unequal, and unequal ones equal: either is a recording that was thought about.
+    if min(longest - shortest, max(raw) - min(raw)) > allowed:
         raise DataError(
             f"{facts}; expected a difference of at most {allowed} (camera: video / mask frames: {listed}). "
             f"Export them again, or set input.max_frame_count_difference={longest - shortest} to use the "

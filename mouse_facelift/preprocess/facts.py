@@ -13,7 +13,7 @@ from ..geometry import Camera
 from ..geometry.cameras import Array
 from .config import PreprocessConfig
 from .normalize import choose_up
-from .sync import check_lags, measure_lags
+from .sync import check_lags, choose_moments, measure_lags
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,8 @@ def inspect(recording: Recording, config: PreprocessConfig) -> RecordingFacts:
     Raises:
         DataError: a camera runs late or early beyond `quality.sync_lag`, and its action is stop.
     """
-    moments = _moments(recording.frame_count, config.quality.sync_moments, config.quality.sync_window)
-    lags = measure_lags(recording, moments, config.quality, config.geometry.cell_mm) if moments else ()
+    moments = choose_moments(recording, config.quality)
+    lags = measure_lags(recording, moments, config.quality, config.geometry.cell_mm)
     late = check_lags(lags, config.quality)
     if late and config.quality.sync_lag.action == "stop":
         raise DataError(f"{recording.config.recording}: {' '.join(late)}")
@@ -96,11 +96,3 @@ def inspect(recording: Recording, config: PreprocessConfig) -> RecordingFacts:
         lags=[asdict(item) for item in lags],
         notes=[*recording.notes, *late],
     )
-
-
-def _moments(frame_count: int, count: int, window: int) -> list[int]:
-    """Frames spread evenly, with room for the window on both sides; none where no window is asked for."""
-    first, last = window, frame_count - 1 - window
-    if window == 0 or last < first:
-        return []
-    return sorted({round(value) for value in np.linspace(first, last, count)})

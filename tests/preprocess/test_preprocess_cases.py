@@ -147,7 +147,7 @@ def test_shifted_camera_is_refused_and_the_offered_offsets_heal_it(build_recordi
     manifest = make(
         recording,
         tmp_path / "out",
-        input={"recording": recording, "frame_offsets": [2, 0, 2, 2], "max_frame_count_difference": 2},
+        input={"recording": recording, "frame_offsets": [2, 0, 2, 2], "max_frame_count_difference": 0},
         quality=quality,
         selection=EVERY_FOURTH,
     )

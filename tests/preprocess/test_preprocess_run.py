@@ -177,11 +177,16 @@ def test_frames_without_a_mask_are_dropped_with_their_reason(build_recording, tm
     def spoil(view, frame, image, mask):
         return image, np.zeros_like(mask) if (view, frame) in ((2, 4), (0, 4), (1, 8)) else mask
 
-    output = run(config(build_recording(tmp_path / "rec", spoil), tmp_path / "out"))
+    selection = {**SMALL["selection"], "replace_within": 0}
+    output = run(config(build_recording(tmp_path / "rec", spoil), tmp_path / "out", selection=selection))
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["dropped"] == [
-        {"frame": 4, "reasons": ["camera 0: mask is empty", "camera 2: mask is empty"]},
-        {"frame": 8, "reasons": ["camera 1: mask is empty"]},
+        {
+            "frame": 4,
+            "reasons": ["camera 0: mask is empty", "camera 2: mask is empty"],
+            "replaced_by": None,
+        },
+        {"frame": 8, "reasons": ["camera 1: mask is empty"], "replaced_by": None},
     ]
     assert [sample.frame_index for sample in samples(output)] == [0, 2, 6, 10, 12, 14]
     assert len(read_list(output / "data_train.txt")) > 0

@@ -305,7 +305,7 @@ def test_one_sample_without_lags_evidence_or_frame_rate(tmp_path):
         rows=[row(0, camera, time_s=None) for camera in range(4)],
     )
     Reader(text)
-    assert "Not measured." in text
+    assert "Not measured:" in text
     assert "sample_000000" in text
 
 
