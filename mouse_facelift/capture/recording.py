@@ -1,6 +1,5 @@
 """A multi-camera recording: pictures, masks and calibration, checked together and streamed in step."""
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,12 @@ from .config import InputConfig
 from .convention import Calibration
 from .layout import Layout, find_sources
 from .masks import CleanMask
+from .moments import spread_moments
 from .sources import FrameSource
 from .streaming import MaskStep, PictureStep, stream_masks, stream_pictures
 
 EVIDENCE_MOMENTS = 24
 """Moments whose masks decide how the calibration is meant; all frames where there are no more than these."""
-SNAP = 0.4
-"""A moment moves to a keyframe that is this near, as a share of the distance between moments."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,20 +120,8 @@ def open_recording(config: InputConfig) -> Recording:
 
 
 def _moments(layout: Layout) -> list[int]:
-    """Frames spread over the recording, at keyframes where one is near: those cost one frame to decode."""
-    count = layout.frame_count
-    if count <= EVIDENCE_MOMENTS:
-        return list(range(count))
-    spacing = count / EVIDENCE_MOMENTS
     keys = [key - layout.offsets[0] for key in layout.masks[0].keyframes]
-    moments = set()
-    for number in range(EVIDENCE_MOMENTS):
-        moment = int((number + 0.5) * spacing)
-        place = bisect_left(keys, moment)
-        nearest = min(keys[max(place - 1, 0) : place + 1], key=lambda key: abs(key - moment))
-        snaps = 0 <= nearest < count and abs(nearest - moment) <= SNAP * spacing
-        moments.add(nearest if snaps else moment)
-    return sorted(moments)
+    return spread_moments(keys, 0, layout.frame_count - 1, EVIDENCE_MOMENTS)
 
 
 def _centroid(mask: CleanMask) -> tuple[float, float]:

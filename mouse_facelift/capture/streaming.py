@@ -16,6 +16,9 @@ from .sources import FrameSource, Pixels
 
 Item = TypeVar("Item")
 
+WATCHERS = 3
+"""A recording jumps in all views at once, so a few show it; the others skip what is not asked for."""
+
 
 @dataclass(frozen=True, eq=False)
 class MaskStep:
@@ -25,7 +28,7 @@ class MaskStep:
         index: Frame number in the recording.
         masks: The animal in each picture; one that cannot be decoded is empty and has a `problem`. V
         overlaps: Frame -> intersection over union of its coarse mask with that of the frame before, in the
-            median view, for all frames watched since the step before; see `jumps.find_jumps`.
+            median of the watched views, for all frames since the step before; see `jumps.find_jumps`.
     """
 
     index: int
@@ -60,15 +63,16 @@ def stream_masks(
         sources: Where they are. V
         offsets: Frames skipped at each source's start. V
         indices: Frame numbers in the recording, strictly increasing.
-        watch: Look at all frames between, too.
+        watch: Look at all frames between, too, in up to `WATCHERS` of the views.
 
     Raises:
         DataError: numbers out of order or range, or a stream cannot be read on.
     """
     stop = Event()
+    watchers = {len(sources) * number // WATCHERS for number in range(WATCHERS)} if watch else set()
     streams = [
-        _masks_of(config, source, offset, indices, watch, stop)
-        for source, offset in zip(sources, offsets, strict=True)
+        _masks_of(config, source, offset, indices, view in watchers, stop)
+        for view, (source, offset) in enumerate(zip(sources, offsets, strict=True))
     ]
     with closing(_in_step(streams, stop)) as steps:
         for index, views in zip(indices, steps, strict=True):

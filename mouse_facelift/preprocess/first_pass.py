@@ -126,6 +126,7 @@ class FirstPass:
                 config.geometry,
                 config.quality,
                 facts.rotation,
+                posture=config.selection.mode == "diverse",
             )
             packed = [] if seen.problems else [pack_mask(mask.mask) for mask in step.masks]
             return step, seen, packed

@@ -75,7 +75,7 @@ class Observation:
         outline: The hull's outermost points in 26 directions; empty where there is no hull. [26, 3]
         residual_px: Distance of each mask's centroid from the reprojection of `point`. [V]
         hull_iou: Intersection over union of each mask and the silhouette of the hull of all. [V]
-        descriptor: The posture, see `descriptor.describe`; empty where there is no hull. [D]
+        descriptor: The posture, see `descriptor.describe`; empty where there is no hull, or no need. [D]
         problems: Why the frame is dropped; empty where it can be used.
         warnings: What else is beyond its limit.
         fatal: What stops the run.
@@ -145,6 +145,7 @@ def observe(
     geometry: GeometryConfig,
     quality: QualityConfig,
     rotation: Array | None = None,
+    posture: bool = True,
 ) -> Observation:
     """Find the animal of one time step in 3D and say whether the frame can be used.
 
@@ -158,6 +159,7 @@ def observe(
         geometry: The hull's cells and how the bounding box is taken.
         quality: The limits.
         rotation: Takes the rig's up to +Z, for the descriptor; None where Z is up. [3, 3]
+        posture: Whether the descriptor is needed.
     """
     statistics = tuple(MaskStatistics.of(mask) for mask in masks)
     views = _Views(tuple(masks), statistics, tuple(cameras), tuple(camera_ids))
@@ -174,7 +176,7 @@ def observe(
         if len(hull.cells):
             trim = TRIM[geometry.fit_to]
             center, outline = hull.center(trim), _outline(hull, trim)
-            descriptor = describe(hull, rotation)
+            descriptor = describe(hull, rotation) if posture else descriptor
     return Observation(
         frame=index,
         masks=views.statistics,

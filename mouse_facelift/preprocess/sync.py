@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..capture.masks import CleanMask, Mask
+from ..capture.moments import spread_moments
 from ..capture.recording import Recording
 from ..geometry import Camera
 from ..geometry.cameras import Array
@@ -33,8 +34,6 @@ MIN_GAIN = 0.01
 """By which it must beat it at least, in intersection over union or correlation."""
 MIN_MOTION = 0.05
 """Within the window the agreement must fall by this, or the animal hardly moves."""
-SNAP = 0.4
-"""A moment moves to a keyframe that is this near, as a share of the distance between moments."""
 MAX_DIFFERENCE = 48.0
 """Grey levels; a picture that differs more from the background differs no more clearly."""
 
@@ -108,23 +107,10 @@ _Window = list[list[_SmallMask | None]]
 
 
 def choose_moments(recording: Recording, quality: QualityConfig) -> list[int]:
-    """Frames spread over the recording at which lags are measured, with room for the window on both sides.
-
-    Windows start at a keyframe of the first camera's masks where one is near: those cost least to decode.
-    """
+    """Frames spread over the recording at which lags are measured, with room for the window on both sides."""
     window = quality.sync_window
-    first, last = window, recording.frame_count - 1 - window
-    if last < first:
-        return []
-    even = np.linspace(first, last, min(quality.sync_moments, last - first + 1))
-    keys = np.array([key - recording.offsets[0] + window for key in recording.masks[0].keyframes])
-    keys = keys[(keys >= first) & (keys <= last)]
-    spacing = (last - first) / max(len(even) - 1, 1)
-    moments = set()
-    for moment in even:
-        nearest = keys[np.abs(keys - moment).argmin()] if len(keys) else moment
-        moments.add(round(nearest if abs(nearest - moment) <= SNAP * spacing else moment))
-    return sorted(moments)
+    keys = [key - recording.offsets[0] for key in recording.masks[0].keyframes]
+    return spread_moments(keys, window, recording.frame_count - 1 - window, quality.sync_moments, window)
 
 
 def measure_lags(

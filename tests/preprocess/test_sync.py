@@ -186,14 +186,14 @@ def test_limits():
     assert advised(check_lags(lags, QualityConfig())) == (0, 3)
 
 
-def test_moments_start_their_window_at_a_keyframe_where_one_is_near():
+def test_windows_start_at_keyframes_where_there_are_enough():
     recording = SimpleNamespace(
         frame_count=1000, offsets=(2, 0), masks=[SimpleNamespace(keyframes=[0, 250, 500, 750])]
     )
-    quality = QualityConfig(sync_window=5, sync_moments=5)
-    assert choose_moments(recording, quality) == [5, 253, 503, 753, 994]
-    recording.masks[0].keyframes = [0, 130]
-    assert choose_moments(recording, quality) == [5, 252, 500, 747, 994]
+    quality = QualityConfig(sync_window=5, sync_moments=3)
+    assert choose_moments(recording, quality) == [253, 503, 753]
+    recording.masks[0].keyframes = [0]
+    assert choose_moments(recording, QualityConfig(sync_window=5, sync_moments=5)) == [5, 252, 500, 747, 994]
     recording.frame_count = 12
     assert choose_moments(recording, quality) == [5, 6]
     recording.frame_count = 10
