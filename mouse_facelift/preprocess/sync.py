@@ -7,6 +7,7 @@ the clearest first, and all are measured again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +35,12 @@ MIN_GAIN = 0.01
 """By which it must beat it at least, in intersection over union or correlation."""
 MIN_MOTION = 0.05
 """Within the window the agreement must fall by this, or the animal hardly moves."""
+MIN_BACKGROUND = 2
+"""Moments at which a pixel must be free of the animal for its background to be known."""
+MIN_KNOWN = 0.5
+"""Share of the animal's surroundings whose background must be known."""
+MIN_CORRELATION = 0.4
+"""Correlation of a mask with what differs from the background, below which the picture says nothing."""
 MAX_DIFFERENCE = 48.0
 """Grey levels; a picture that differs more from the background differs no more clearly."""
 
@@ -144,7 +151,7 @@ def measure_lags(
 
 def _camera_lag(camera: int, curves: Array, contrast: Array, shift: int, offset: int) -> CameraLag:
     window = curves.shape[1] // 2
-    mask_verdict = _judge(contrast)
+    mask_verdict = _judge(contrast, MIN_CORRELATION)
     measured = curves[np.isfinite(curves).all(1)]
     mean = measured.mean(0) if len(measured) else np.empty(0)
     return CameraLag(
@@ -211,12 +218,15 @@ class _Verdict:
     conclusive: bool
 
 
-def _judge(curves: Array) -> _Verdict:
-    """Judge one camera's agreement per moment and lag [M, 2 w + 1]; NaN where it was not measured."""
+def _judge(curves: Array, least: float = 0.0) -> _Verdict:
+    """Judge one camera's agreement per moment and lag [M, 2 w + 1]; NaN where it was not measured.
+
+    Where the best agreement is below `least`, something else is wrong, and no lag explains it.
+    """
     measured = curves[np.isfinite(curves).all(1)]
     ends = (measured[:, 0] + measured[:, -1]) / 2
     moving = measured[measured.max(1) - ends > MIN_MOTION]
-    if len(moving) < MIN_MOMENTS:
+    if len(moving) < MIN_MOMENTS or moving.mean(0).max() < least:
         return _Verdict(0, 0.0, False)
     middle = moving.shape[1] // 2
     best = int(moving.mean(0).argmax())
@@ -276,24 +286,36 @@ def _colour_curves(
         )
     curves = np.full((len(moments), len(steps), len(windows[0])), np.nan)
     for view in range(len(steps)):
-        seen = [image for row in pictures if (image := row[view]) is not None]
-        background = np.median(seen, axis=0) if seen else np.empty(0)
-        for index, (row, window) in enumerate(zip(pictures, windows, strict=True)):
-            image = row[view]
-            if image is None:
-                continue
-            difference = np.minimum(np.abs(image - background), MAX_DIFFERENCE)
-            masks = [masks[view] for masks in window]
-            curves[index, view] = [
-                np.nan if mask is None else _correlation(difference, mask.pixels) for mask in masks
-            ]
+        masks = [[row[view] for row in window] for window in windows]
+        usable = [i for i, row in enumerate(pictures) if row[view] is not None and None not in masks[i]]
+        if usable:
+            found = _contrast([pictures[i][view] for i in usable], [masks[i] for i in usable])
+            curves[usable, view] = found
+    return curves
+
+
+def _contrast(pictures: Sequence[Any], masks: Sequence[Sequence[Any]]) -> Array:
+    """One camera's grey pictures [h, w], each with the masks around it, to correlations. [M, 2 w + 1]"""
+    windows = np.array([[mask.pixels for mask in window] for window in masks])
+    # Wherever the animal is during the window, there is no background to be seen.
+    grow = np.ones((3, 3), np.uint8)
+    hidden = np.array([cv2.dilate(w.any(0).astype(np.uint8), grow).astype(bool) for w in windows])
+    known = (~hidden).sum(0) >= MIN_BACKGROUND
+    seen = np.ma.masked_array(np.array(pictures, np.float32), hidden)
+    background = np.ma.median(seen, axis=0).filled(0)
+    curves = np.full(windows.shape[:2], np.nan)
+    for index, picture in enumerate(pictures):
+        if known[hidden[index]].mean() < MIN_KNOWN:
+            continue
+        difference = np.minimum(np.abs(picture - background), MAX_DIFFERENCE)[known]
+        curves[index] = [_correlation(difference, mask[known]) for mask in windows[index]]
     return curves
 
 
 def _correlation(values: Array, mask: Mask) -> float:
-    """Pearson's correlation of values [h, w] with being in a mask [h, w]."""
+    """Pearson's correlation of values [N] with being in a mask [N]."""
     share, spread = float(mask.mean()), float(values.std())
-    if spread == 0 or share == 1:
+    if spread == 0 or share in (0, 1):
         return 0.0
     above = float(values[mask].mean() - values.mean())
     return above * share / (spread * np.sqrt(share * (1 - share)))
