@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from . import __version__, progress
-from .errors import MflError
+from .errors import ConfigError, MflError
 
 USER_ERROR, INTERRUPTED, BUG = 2, 130, 1
 
@@ -27,10 +27,15 @@ REFUSALS = (
     errno.EROFS,
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EIO,
     errno.EEXIST,
     errno.ENOTDIR,
 )
-"""What the file system says when an output folder cannot be written."""
+"""What the system says when files cannot be read or written; no bug of ours."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,16 @@ Shard = Annotated[
     typer.Option("--shard", help="i/n: do the i-th of n parts (1/n to n/n), for job arrays; then merge."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="The same as overwrite=true.")]
+Overfit = Annotated[
+    int | None,
+    typer.Option(
+        "--overfit",
+        metavar="N",
+        min=1,
+        help="Sanity check: learn N samples by heart, tell PSNR on inputs and on held-out views; the same as "
+        "overfit=N.",
+    ),
+]
 Mode = Annotated[str | None, typer.Option("--mode", help="direct or e2e; the same as mode=VALUE.")]
 
 
@@ -156,7 +171,21 @@ def _register(name: str, subcommand: Subcommand) -> None:
         settings = [*(overrides or []), *([f"mode={mode}"] if mode else [])]
         _run(subcommand, config, settings, dry_run, debug)
 
-    functions: dict[str, Callable[..., None]] = {"infer": command_with_mode, "preprocess": preprocess}
+    def command_with_overfit(
+        config: ConfigFile = None,
+        overrides: Overrides = None,
+        overfit: Overfit = None,
+        dry_run: DryRun = False,
+        debug: Debug = False,
+    ) -> None:
+        settings = [*(overrides or []), *([f"overfit={overfit}"] if overfit else [])]
+        _run(subcommand, config, settings, dry_run, debug)
+
+    functions: dict[str, Callable[..., None]] = {
+        "infer": command_with_mode,
+        "preprocess": preprocess,
+        "train-gslrm": command_with_overfit,
+    }
     app.command(name, cls=ConfigCommand, help=subcommand.summary)(functions.get(name, command))
 
 
@@ -183,6 +212,8 @@ def _preprocess(
 
     model = _load(subcommand.config)
     if settings[:1] == ["merge"]:
+        if shard or dry_run:
+            raise ConfigError("`mfl preprocess merge` takes neither --shard nor --dry-run: leave them out.")
         # Merging reads everything but the output's place from there.
         _load("preprocess.run:merge")(load_config(model, path, ["input.recording=.", *settings[1:]]))
         return
@@ -214,7 +245,9 @@ def _user_message(error: Exception) -> str | None:
     if isinstance(error, MflError):
         return str(error)
     if isinstance(error, OSError) and error.errno in REFUSALS:
-        return f"{error.strerror}: {error.filename}. Check the path, its permissions and the free space."
+        # A write that fails, unlike an open, does not say to which file.
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}. Check the path, its permissions and the free space."
     return None
 
 

@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -159,6 +161,15 @@ def test_output_that_cannot_be_written_is_a_user_error(mfl: Call, toy: Callable,
     code, _, err = mfl("infer")
     assert code == 2
     assert err.startswith("error: Not a directory: ") and str(tmp_path / "file") in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.ENAMETOOLONG, errno.EMFILE])
+def test_what_the_system_refuses_is_no_bug(mfl: Call, toy: Callable, code: int) -> None:
+    toy(raising(OSError(code, os.strerror(code))))
+    exit_code, _, err = mfl("demo")
+    assert exit_code == 2
+    assert err.startswith(f"error: {os.strerror(code)}. ")
     assert "Traceback" not in err
 
 

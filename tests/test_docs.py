@@ -1,14 +1,19 @@
 """The documentation says what the code does."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from mouse_facelift.cli import SUBCOMMANDS, app
+from mouse_facelift.config import Config, describe
+from mouse_facelift.preprocess.config import Limit, QualityConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_configuration_page_is_current() -> None:
@@ -29,3 +34,51 @@ def test_readme_names_files_and_commands_that_exist() -> None:
     for command in re.findall(r"^ *mfl ([\w-]+)", text, flags=re.MULTILINE):
         assert command in SUBCOMMANDS, command
     assert CliRunner().invoke(app, ["--version"]).exit_code == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_link_to_places_that_exist(page: Path) -> None:
+    for path, place in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not place or place in _anchors(target), f"{path}#{place}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_tests_that_exist(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert f"def {name}" in (ROOT / path).read_text(), f"{path}::{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_keys_and_modules_that_exist(page: Path) -> None:
+    text = page.read_text()
+    known = {field.key for command in SUBCOMMANDS.values() for field in describe(_config(command.config))}
+    sections = {key.rpartition(".")[0] for key in known} - {""}
+    for key in re.findall(r"`([a-z]\w*(?:\.[a-z]\w*)+)(?:=[^`]*)?`", text):
+        ours = key.partition(".")[0] in ("input", "selection", "geometry", "split", "quality")
+        if ours and not key.endswith((".csv", ".html")):
+            assert key in known | sections, key
+    for module in re.findall(r"`((?:capture|geometry|preprocess|samples|training)/\w+\.py)", text):
+        assert (ROOT / "mouse_facelift" / module).is_file(), module
+
+
+def test_limits_on_the_page_are_the_defaults() -> None:
+    text = (ROOT / "docs" / "preprocessing.md").read_text()
+    table = re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+|null) \| (warn|drop|stop) \|$", text, flags=re.MULTILINE)
+    limits = {name: value for name, value in QualityConfig() if isinstance(value, Limit)}
+    assert {name: (value, action) for name, value, action in table} == {
+        name: ("null" if limit.value is None else f"{limit.value:g}", limit.action)
+        for name, limit in limits.items()
+    }
+
+
+def _anchors(page: Path) -> set[str]:
+    """GitHub's names of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _config(place: str) -> type[Config]:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"mouse_facelift.{module}"), name)

@@ -18,7 +18,6 @@ from .convention import (
     MAX_SPREAD_MM,
     MIN_SPREAD_MM,
     Calibration,
-    Evidence,
     camera_distances,
     decide,
     hypotheses,
@@ -27,8 +26,6 @@ from .convention import (
 )
 from .raw_cameras import Array, RawCamera, Rig, RigFile, numbers, order_by_number
 from .rig_files import KINDS, find_rig_files, read_rig_file
-
-__all__ = ["Calibration", "Evidence", "RawCamera", "Rig", "choose_convention", "read_rig"]
 
 logger = logging.getLogger(__name__)
 

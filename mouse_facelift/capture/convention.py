@@ -15,7 +15,7 @@ from ..errors import CalibrationError
 from ..geometry import Camera
 from .centroid_residuals import Poses, Witness, count_positions
 from .raw_cameras import Array, Rig, numbers
-from .rig_faults import find_fault, find_wrong_camera
+from .rig_faults import explain, find_fault
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _refuse(
     clear = CLEAR_DOCUMENTED if best == next(iter(poses)) else CLEAR
     if len(ranked) > 1 and shares[best] > clear * shares[ranked[1]]:
         raise CalibrationError(_ambiguous(rig, witness, shares, ranked))
-    fault = find_fault(witness, [poses[best]], rig.camera_ids, MAX_RESIDUAL)
+    _, fault = find_fault(witness, [poses[best]], rig.camera_ids, MAX_RESIDUAL)
     if fault:
         raise CalibrationError(
             f"{rig.path}: the masks' centroids miss by {_percent(shares[best])} of the picture's diagonal, "
@@ -235,8 +235,7 @@ def _nothing_fits(
             f"{rig.kind}. Export it again."
         )
     meant = [poses[name] for name in allowed]
-    hint = find_fault(witness, meant, rig.camera_ids, MAX_RESIDUAL)
-    hint = hint or find_wrong_camera(witness, meant, rig.camera_ids, MAX_RESIDUAL)
+    hint = explain(witness, meant, rig.camera_ids, MAX_RESIDUAL)
     return f"{message} " + (
         hint
         or "Is it of another day or rig, are the videos named in the calibration's order, do they start at "

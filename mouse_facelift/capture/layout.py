@@ -29,9 +29,9 @@ class Layout:
         pictures: Colour frames. V
         masks: Masks; the same sources as `pictures` where the alpha channel is taken. V
         offsets: Frames skipped at each camera's start. V
-        frame_count: Frames that all cameras have after that.
+        frame_count: Frames that all streams have after that.
         frame_counts: Camera -> frames in its pictures and in its masks.
-        notes: What the user should know.
+        notes: What the user should know about the files.
     """
 
     camera_ids: tuple[int, ...]
@@ -41,6 +41,11 @@ class Layout:
     frame_count: int
     frame_counts: dict[int, tuple[int, int]]
     notes: tuple[str, ...]
+
+    @property
+    def keyframes(self) -> list[int]:
+        """The recording's frames of which the first camera's masks are decoded without any other."""
+        return [key - self.offsets[0] for key in self.masks[0].keyframes]
 
 
 def find_sources(config: InputConfig) -> Layout:

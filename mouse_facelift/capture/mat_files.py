@@ -17,7 +17,7 @@ import numpy as np
 
 HEADER = 128
 MAX_BYTES = 64 << 20
-"""Largest variable that is read."""
+"""Largest variable that is read, unless the caller allows more."""
 MAX_DEPTH = 8
 
 NUMBERS = {
@@ -45,13 +45,14 @@ DAMAGE = (OSError, LookupError, ValueError, TypeError, MemoryError, RuntimeError
 """What damaged files raise."""
 
 
-def load_mat(path: Path, wanted: Collection[str]) -> dict[str, Any]:
+def load_mat(path: Path, wanted: Collection[str], max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Read variables of a MATLAB file.
 
     Args:
         path: The file.
         wanted: Names of the variables; those that the file does not have are left out. Of structs in v7.3,
             only fields of these names are read.
+        max_bytes: Largest variable that is unpacked from a compressed v5 file.
 
     Returns:
         Arrays as MATLAB shows them, text as str, cells as lists, a struct as dict, several as list of dicts,
@@ -76,7 +77,7 @@ def load_mat(path: Path, wanted: Collection[str]) -> dict[str, Any]:
         name = reader.matrix_head().name if kind in (MATRIX, COMPRESSED) else ""
         if name in wanted:
             if kind == COMPRESSED:
-                ((_, data),) = _Reader(zlib.decompressobj().decompress(data, MAX_BYTES), order).elements()
+                ((_, data),) = _Reader(zlib.decompressobj().decompress(data, max_bytes), order).elements()
             variables[name] = _Reader(data, order).matrix()
     return variables
 

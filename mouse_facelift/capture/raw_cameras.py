@@ -36,11 +36,6 @@ class RawCamera:
     first_pixel: float = 0.0
     distortion: str = ""
 
-    @property
-    def half_pixel(self) -> bool:
-        """Whether the first pixel's centre is at 0.5 already."""
-        return self.first_pixel == 0.5
-
 
 @dataclass(frozen=True, eq=False)
 class RigFile:

@@ -15,7 +15,6 @@ from .convention import Calibration
 from .layout import Layout, find_sources
 from .masks import CleanMask
 from .moments import spread_moments
-from .sources import FrameSource
 from .streaming import MaskStep, PictureStep, stream_masks, stream_pictures
 
 EVIDENCE_MOMENTS = 24
@@ -23,34 +22,25 @@ EVIDENCE_MOMENTS = 24
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
-    """An opened recording. Its frame i is frame i + offset of each camera's files.
+class Recording(Layout):
+    """An opened recording: its streams, and the cameras that they are seen through.
+
+    Its frame i is frame i + offset of each camera's files.
 
     Attributes:
         config: How it is read.
-        camera_ids: Numbers in the file names, increasing; the order of everything else. V
-        cameras: Millimetres, half-pixel centres. V
-        calibration: The cameras again, and the evidence for how they are understood.
-        pictures: Colour frames. V
-        masks: Masks; the same sources as `pictures` where the alpha channel is taken. V
-        offsets: Frames skipped at each camera's start. V
-        frame_count: Frames that all streams have.
+        calibration: The cameras, and the evidence for how they are understood.
         fps: Frame rate in 1/s; 0 where neither the config nor the first video says.
-        frame_counts: Camera -> frames in its pictures and in its masks.
-        notes: What the user should know about the files.
     """
 
     config: InputConfig
-    camera_ids: tuple[int, ...]
-    cameras: tuple[Camera, ...]
     calibration: Calibration
-    pictures: tuple[FrameSource, ...]
-    masks: tuple[FrameSource, ...]
-    offsets: tuple[int, ...]
-    frame_count: int
     fps: float
-    frame_counts: dict[int, tuple[int, int]]
-    notes: tuple[str, ...]
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """Millimetres, half-pixel centres. V"""
+        return self.calibration.cameras
 
     @property
     def files(self) -> list[Path]:
@@ -95,33 +85,17 @@ def open_recording(config: InputConfig) -> Recording:
     layout = find_sources(config)
     sizes = [(source.width, source.height) for source in layout.pictures]
     rig = read_rig(config, layout.camera_ids, sizes)
-    moments = _moments(layout)
-    steps = stream_masks(config, layout.masks, layout.offsets, moments)
+    moments = spread_moments(layout.keyframes, 0, layout.frame_count - 1, EVIDENCE_MOMENTS)
     centroids, problems = [], []
-    for step in steps:
+    for step in stream_masks(config, layout.masks, layout.offsets, moments):
         centroids.append([_centroid(mask) for mask in step.masks])
         problems.append([mask.problem for mask in step.masks])
     _check_colours(config, layout, problems)
     _check_presence(config, layout, np.array(centroids))
     calibration = choose_convention(rig, sizes, np.array(centroids), moments)
     return Recording(
-        config,
-        layout.camera_ids,
-        calibration.cameras,
-        calibration,
-        layout.pictures,
-        layout.masks,
-        layout.offsets,
-        layout.frame_count,
-        config.fps or layout.pictures[0].fps,
-        layout.frame_counts,
-        layout.notes,
+        **vars(layout), config=config, calibration=calibration, fps=config.fps or layout.pictures[0].fps
     )
-
-
-def _moments(layout: Layout) -> list[int]:
-    keys = [key - layout.offsets[0] for key in layout.masks[0].keyframes]
-    return spread_moments(keys, 0, layout.frame_count - 1, EVIDENCE_MOMENTS)
 
 
 def _centroid(mask: CleanMask) -> tuple[float, float]:

@@ -17,12 +17,31 @@ STRONG_FRAMES = 0.75
 """... and lowers it in this share of the frames."""
 MIN_VIEWS, MIN_FRAMES = 4, 8
 """Fewer cameras or frames fit too many rigs by chance."""
+SINGLE = 0.6
+"""... or leaving out one camera cuts it to this share of what any other repair leaves."""
 FOCAL_FACTORS = (0.25, 0.5, 2.0, 4.0)
+
+
+def explain(witness: Witness, conventions: Sequence[Poses], camera_ids: Sequence[int], limit: float) -> str:
+    """What explains masks that do not fit, in words; empty where nothing does.
+
+    A single wrong camera is named only where leaving it out helps clearly more than undoing any other fault:
+    with one view less, everything fits a little better.
+
+    Args:
+        witness: The masks.
+        conventions: Poses that the calibration may mean.
+        camera_ids: The videos' numbers. V
+        limit: The residual at which a rig fits.
+    """
+    fault, text = find_fault(witness, conventions, camera_ids, limit)
+    left, other = find_wrong_camera(witness, conventions, camera_ids, limit)
+    return other if other and left <= SINGLE * fault else text
 
 
 def find_fault(
     witness: Witness, conventions: Iterable[Poses], camera_ids: Sequence[int], limit: float
-) -> str:
+) -> tuple[float, str]:
     """Look for a fault that explains masks which fit badly, or not as well as they should.
 
     Args:
@@ -32,10 +51,11 @@ def find_fault(
         limit: The residual at which a rig fits.
 
     Returns:
-        The fault that explains most, in words; empty where there is none.
+        The residual without the fault that explains most, and that fault in words; 1 and empty where there
+        is none.
     """
     if witness.views < MIN_VIEWS or witness.frames < MIN_FRAMES:
-        return ""
+        return 1.0, ""
     found: list[tuple[float, str]] = []
     for poses in conventions:
         given = witness.shares(poses)
@@ -44,13 +64,13 @@ def find_fault(
             share = float(np.median(shares))
             if share <= min(limit, STRONG * np.median(given)) and (shares < given).mean() >= STRONG_FRAMES:
                 found.append((share, text.format(f"{100 * share:.2g} %")))
-    return min(found, default=(1.0, ""))[1]
+    return min(found, default=(1.0, ""))
 
 
 def find_wrong_camera(
     witness: Witness, conventions: Iterable[Poses], camera_ids: Sequence[int], limit: float
-) -> str:
-    """The camera without which the others fit, in words; empty where there is none.
+) -> tuple[float, str]:
+    """The camera without which the others fit: their residual, and words; 1 and empty where there is none.
 
     Args:
         witness: The masks.
@@ -59,7 +79,7 @@ def find_wrong_camera(
         limit: The residual at which the others fit.
     """
     if witness.views < MIN_VIEWS:
-        return ""
+        return 1.0, ""
     found = []
     for poses in conventions:
         for view, camera in enumerate(camera_ids):
@@ -68,8 +88,8 @@ def find_wrong_camera(
                 found.append((left.share(poses), camera))
     share, camera = min(found, default=(1.0, -1))
     if share > limit:
-        return ""
-    return (
+        return 1.0, ""
+    return share, (
         f"Without camera {camera} the residual is {100 * share:.2g} %: check that camera's entry in the "
         "calibration, its video and its masks."
     )

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-
-SH_C0 = 0.28209479177387814
-"""Degree-0 spherical harmonic: colour = 0.5 + SH_C0 * sh0."""
+from .harmonics import SH_C0, sh_degree
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,8 @@ class Gaussians:
         scales: Standard deviations along the axes, linear, same unit as means. [..., N, 3]
         opacities: In [0, 1]. [..., N]
         sh0: Degree-0 spherical harmonic per colour channel. [..., N, 1, 3]
+        sh_rest: The higher ones, which make the colour depend on the direction of view, 3, 8 or 15 of them;
+            None with degree 0. [..., N, S - 1, 3]
     """
 
     means: Tensor
@@ -30,6 +30,7 @@ class Gaussians:
     scales: Tensor
     opacities: Tensor
     sh0: Tensor
+    sh_rest: Tensor | None = None
 
     def __post_init__(self) -> None:
         lead = self.means.shape[:-1]
@@ -38,6 +39,13 @@ class Gaussians:
             shape = tuple(getattr(self, name).shape)
             if shape != (*lead, *tail):
                 raise DataError(f"Gaussians.{name} has shape {shape}, expected {(*lead, *tail)}.")
+        if self.sh_rest is not None:
+            shape = tuple(self.sh_rest.shape)
+            if len(shape) < 2 or shape != (*lead, shape[-2], 3) or shape[-2] not in (3, 8, 15):
+                raise DataError(
+                    f"Gaussians.sh_rest has shape {shape}, expected {lead} followed by (3, 3), (8, 3) or "
+                    "(15, 3)."
+                )
 
     def __len__(self) -> int:
         return self.means.shape[-2]
@@ -50,8 +58,18 @@ class Gaussians:
         return self._map(lambda tensor: tensor[index])
 
     @property
+    def sh_degree(self) -> int:
+        """Degree of the colours, 0 to 3."""
+        return 0 if self.sh_rest is None else sh_degree(1 + self.sh_rest.shape[-2])
+
+    @property
+    def sh(self) -> Tensor:
+        """All harmonics, degree 0 first. [..., N, S, 3]"""
+        return self.sh0 if self.sh_rest is None else torch.cat([self.sh0, self.sh_rest], dim=-2)
+
+    @property
     def rgb(self) -> Tensor:
-        """Colours, at least 0, not limited above (as the published renderer). [..., N, 3]"""
+        """Colours of degree 0, at least 0, not limited above (as the published renderer). [..., N, 3]"""
         return (0.5 + SH_C0 * self.sh0[..., 0, :]).clamp_min(0)
 
     @property
@@ -86,4 +104,5 @@ class Gaussians:
         write_ply(Path(path), self)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Gaussians":
-        return Gaussians(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Gaussians(**{name: function(t) for name, t in tensors.items() if t is not None})

@@ -59,7 +59,7 @@ def project(
     views = K.shape[1]
     rotations = w2c[..., :3, :3].reshape(batch, 3 * views, 3)
     in_camera = (rotations @ gaussians.means.mT).view(batch, views, 3, count) + w2c[..., :3, 3:]
-    axes = (rotations @ _axes(gaussians).flatten(2)).view(batch, views, 3, 3, count)
+    axes = (rotations @ principal_axes(gaussians).flatten(2)).view(batch, views, 3, 3, count)
 
     depth = in_camera[:, :, 2]
     z = depth.clamp_min(NEAR / 2)
@@ -84,7 +84,7 @@ def project(
     return Splats(torch.stack(means, -1), conic, torch.stack([xx, xy, yy], -1), depth)
 
 
-def _axes(gaussians: Gaussians) -> Tensor:
+def principal_axes(gaussians: Gaussians) -> Tensor:
     """Principal axes times standard deviations, R S. [B, 3, 3, N], columns are axes, N last for speed."""
     w, x, y, z = F.normalize(gaussians.quats, dim=-1).unbind(-1)
     rotation = (

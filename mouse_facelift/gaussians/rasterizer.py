@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .gaussians import Gaussians
+from .harmonics import sh_colors
 from .projection import project
 from .tiles import GSPLAT, MIN_ALPHA, Grid, Rules, TileLists, list_tiles
 
@@ -49,13 +50,31 @@ def rasterize(
     opacities = gaussians.opacities[:, None].expand(shape)
     grid = Grid(shape[0] * shape[1], width, height, rules.tile)
     lists = list_tiles(splats, opacities, grid, rules)
-    colors = gaussians.rgb[:, None].expand(*shape, 3)
+    colors = view_colors(gaussians, w2c)
     table = torch.cat(
         [splats.center, splats.conic, opacities[..., None], colors, splats.depth[..., None]], -1
     )
     # The last row is a splat that covers nothing, to fill lists up with.
     drawn: Tensor = _Composite.apply(F.pad(table.flatten(0, 2), (0, 0, 0, 1)), lists, grid, rules.max_alpha)
     return grid.assemble(drawn).unflatten(0, shape[:2])
+
+
+def view_colors(gaussians: Gaussians, w2c: Tensor) -> Tensor:
+    """Colour of each Gaussian as each camera sees it.
+
+    Args:
+        gaussians: Batched. [B, N, ...]
+        w2c: World-to-camera, rigid. [B, V, 4, 4]
+
+    Returns:
+        At least 0, not limited above. [B, V, N, 3]
+    """
+    shape = (*w2c.shape[:2], len(gaussians), 3)
+    if gaussians.sh_rest is None:
+        return gaussians.rgb[:, None].expand(shape)
+    centers = -(w2c[..., :3, :3] * w2c[..., :3, 3:]).sum(-2)
+    directions = F.normalize(gaussians.means[:, None] - centers[:, :, None], dim=-1)
+    return sh_colors(gaussians.sh[:, None], directions)
 
 
 class _Composite(torch.autograd.Function):

@@ -132,7 +132,7 @@ def list_tiles(splats: Splats, opacities: Tensor, grid: Grid, rules: Rules) -> T
         rules: What counts as touching.
     """
     count = opacities.shape[-1]
-    radius = _radius(splats, opacities, rules).flatten(0, 2)
+    radius = reach_px(splats, opacities, rules).flatten(0, 2)
     center = splats.center.flatten(0, 2)
     size = center.new_tensor([grid.width, grid.height])
     # First and last pixel whose centre is within the radius; the published rule rounds differently.
@@ -165,7 +165,7 @@ def list_tiles(splats: Splats, opacities: Tensor, grid: Grid, rules: Rules) -> T
     )
 
 
-def _radius(splats: Splats, opacities: Tensor, rules: Rules) -> Tensor:
+def reach_px(splats: Splats, opacities: Tensor, rules: Rules) -> Tensor:
     """How far splats reach along x and y in pixels. [B, V, N, 2]"""
     xx, xy, yy = splats.covariance.unbind(-1)
     if rules.three_sigma:

@@ -35,6 +35,20 @@ class CameraBatch:
         """The cameras of some views, chosen per sample. views: indices [B, k]"""
         return CameraBatch(select_views(self.K, views), select_views(self.w2c, views))
 
+    def similarity(self, scale: Tensor, rotation: Tensor) -> "CameraBatch":
+        """The cameras in the world `X' = scale * rotation @ X`: R' = R Q^T, t' = s t; K untouched.
+
+        Args:
+            scale: Positive, one number for all cameras of a sample. [B]
+            rotation: Proper rotation Q, likewise. [B, 3, 3]
+        """
+        # In float64: autocast and TF32 leave it alone, and the new rotation is rounded once.
+        w2c = self.w2c.double()
+        moved = w2c.clone()
+        moved[..., :3, :3] = w2c[..., :3, :3] @ rotation.to(w2c).mT[:, None]
+        moved[..., :3, 3] = w2c[..., :3, 3] * scale.to(w2c)[:, None, None]
+        return CameraBatch(self.K, moved.to(self.w2c.dtype))
+
     def to(self, device: torch.device | str) -> "CameraBatch":
         """Move to a device."""
         return CameraBatch(self.K.to(device), self.w2c.to(device))

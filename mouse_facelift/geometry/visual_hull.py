@@ -244,13 +244,9 @@ def hull_silhouette_iou(hull: VisualHull, masks: Sequence[Mask], cameras: Sequen
     consistent masks of a ball of radius r score about `1 - 0.15 * cell / r`, those of a mouse in cells of
     1.5 mm 0.976, since its tail is two cells thick.
     """
-    result = np.zeros(len(masks))
-    for view, (mask, camera) in enumerate(zip(masks, cameras, strict=True)):
-        if len(hull.cells) == 0:
-            break
-        step = 2 * hull.views[view].block_px
-        result[view] = mask_iou(silhouette(hull, camera, step), mask, step)
-    return result
+    steps = (2 * view.block_px for view in hull.views)
+    views = zip(masks, cameras, steps, strict=True)
+    return np.array([mask_iou(silhouette(hull, camera, step), mask, step) for mask, camera, step in views])
 
 
 def mask_iou(drawn: Mask, mask: Mask, step: int = 1) -> float:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..config import Config
 from ..training.config import OptimizerConfig, TrainingConfig
@@ -18,7 +18,7 @@ class GSLRMConfig(Config):
     layers: int = Field(24, ge=1, description="Number of transformer blocks.")
     free_gaussians: int = Field(2, ge=1, description="Gaussians that belong to no pixel.")
     sh_degree: int = Field(
-        0, ge=0, le=3, description="Degree of the predicted colours; Gaussians keep only degree 0."
+        0, ge=0, le=3, description="Degree of the predicted colours; above 0 they depend on the view."
     )
     scale_bias: float = Field(
         -2.3,
@@ -51,8 +51,14 @@ class GSLRMConfig(Config):
         ge=1,
         description="foreground: tokens are rounded up to a multiple of this, so that lengths repeat.",
     )
-    gradient_checkpointing: bool = Field(
-        True, description="Recompute blocks in the backward pass: less memory, about a third more time."
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto",
+        description="Recompute blocks in the backward pass: less memory, about a third more time; auto: only "
+        "where the free memory of the GPU asks for it.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the blocks with torch.compile on CUDA: some minutes once, then faster training.",
     )
 
     @model_validator(mode="after")
@@ -84,24 +90,136 @@ class StartConfig(Config):
     )
 
 
+class PartsConfig(Config):
+    """Which parameters learn."""
+
+    train: Literal["all", "last_blocks", "lora"] = Field(
+        "all",
+        description="all; last_blocks: the last blocks of the transformer; lora: low-rank adapters beside "
+        "the blocks' frozen weights (needs the `lora` extra).",
+    )
+    last_blocks: int = Field(4, ge=1, description="last_blocks: how many blocks learn.")
+    heads: bool = Field(
+        True, description="last_blocks and lora: the heads that turn tokens into Gaussians learn as well."
+    )
+    lora_rank: int = Field(16, ge=1, description="lora: rank of each adapter.")
+    lora_alpha: float = Field(16.0, gt=0, description="lora: adapters are scaled by lora_alpha / lora_rank.")
+    lora_targets: list[Literal["to_qkv", "fc", "mlp"]] = Field(
+        ["to_qkv", "fc", "mlp"],
+        min_length=1,
+        description="lora: layers of every block that get an adapter: queries, keys and values; the "
+        "attention's output; both layers of the MLP.",
+    )
+
+
 class ViewsConfig(Config):
     """Views drawn at random from each sample in every step."""
 
-    input_views: int = Field(4, ge=1, description="Views shown to the model.")
-    target_views: int = Field(4, ge=1, description="Views rendered and compared; they may include inputs.")
+    input_views: int | tuple[int, int] = Field(
+        4,
+        description="Views shown to the model: a number, or [least, most], drawn anew in every step, the "
+        "same for a whole batch.",
+    )
+    target_views: int = Field(4, ge=1, description="Views rendered and compared.")
+    targets: Literal["any", "apart"] = Field(
+        "apart",
+        description="any: targets are drawn from all views (published training: they may be inputs); apart: "
+        "from the views that are not inputs, and inputs fill up where those do not suffice.",
+    )
+
+    @field_validator("input_views")
+    @classmethod
+    def _a_range(cls, views: int | tuple[int, int]) -> int | tuple[int, int]:
+        least, most = (views, views) if isinstance(views, int) else views
+        if not 1 <= least <= most:
+            raise ValueError("expected a number of at least 1, or [least, most] with 1 <= least <= most")
+        return views
+
+    @property
+    def input_range(self) -> tuple[int, int]:
+        """Least and most views shown."""
+        return (self.input_views,) * 2 if isinstance(self.input_views, int) else self.input_views
+
+
+class AugmentConfig(Config):
+    """Random changes of a sample's whole world, exact: cameras move together and no pixel changes."""
+
+    yaw: bool = Field(False, description="Rotate each sample about the vertical axis by a random angle.")
+    scale: tuple[float, float] = Field(
+        (1.0, 1.0),
+        description="Scale each sample's world about the origin by a random factor from [least, most]. The "
+        "animal must stay in the box of +-0.9; samples written with `scale: fit` fill it, so most is 1.",
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _a_range(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0.25 <= scale[0] <= scale[1] <= 4:
+            raise ValueError("expected [least, most] with 0.25 <= least <= most <= 4")
+        return scale
 
 
 class LossConfig(Config):
-    """Weights of the terms of the loss."""
+    """Terms of the loss and their weights; 0 leaves a term out."""
 
     l2: float = Field(1.0, ge=0, description="Weight of the mean squared colour error.")
     ssim: float = Field(0.2, ge=0, description="Weight of 1 - SSIM.")
     alpha: float = Field(0.2, ge=0, description="Weight of the mean squared error of the silhouette.")
+    perceptual: float = Field(
+        0.0, ge=0, description="Weight of the difference of VGG-19 features; 0.5 as published."
+    )
+    lpips: float = Field(0.0, ge=0, description="Weight of LPIPS; needs the extra `metrics`.")
+    background: float = Field(
+        0.0, ge=0, description="Weight of the mean squared colour error where the animal is not."
+    )
+    hull_depth: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of rendered depth in front of the visual hull or far behind its surface.",
+    )
+    points: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of depths that are not spread about the origin, as in the published pretraining; "
+        "for dense tokens and depth_anchor origin.",
+    )
+    region: Literal["full", "masked", "cropped"] = Field(
+        "full",
+        description="Pixels that l2, ssim, perceptual and lpips compare: full: all, as published; masked: "
+        "weighted by the animal's soft alpha; cropped: a window around the animal, one size for all views.",
+    )
+    crop_margin: int = Field(8, ge=0, description="cropped: pixels kept around the animal.")
+    hull_slack: float = Field(
+        0.25, gt=0, description="hull_depth: depth behind the hull's surface that is free, model units."
+    )
+    perceptual_weights: Path | None = Field(
+        None,
+        description="VGG-19: MatConvNet's .mat as published, torchvision's state dict (.pth, .safetensors) "
+        "or the published GS-LRM checkpoint, which holds it.",
+    )
+    lpips_weights: Path | None = Field(None, description="VGG-16: torchvision's state dict, for lpips.")
+    warmup_l2_steps: int = Field(
+        500, ge=0, description="First steps, in which perceptual and lpips do not count, as published."
+    )
+    warmup_points_steps: int = Field(
+        0,
+        ge=0,
+        description="First steps, in which nothing but points counts; 1000 in the published pretraining.",
+    )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
         if self.l2 + self.ssim + self.alpha == 0:
-            raise ValueError("all loss weights are 0; at least one must be positive")
+            raise ValueError("l2, ssim and alpha are all 0; at least one must be positive")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_networks(self) -> Self:
+        for term, path in (("perceptual", self.perceptual_weights), ("lpips", self.lpips_weights)):
+            if getattr(self, term) and path is None:
+                raise ValueError(
+                    f"{term} is {getattr(self, term)}, but {term}_weights is not set; give its network's file"
+                )
         return self
 
 
@@ -109,7 +227,9 @@ class ValidationConfig(Config):
     """What is measured while training, always on the same samples and views."""
 
     samples: int = Field(4, ge=1, description="Samples, spread evenly over the validation list.")
-    input_views: int = Field(4, ge=1, description="Views shown to the model; the others are held out.")
+    input_views: int = Field(
+        4, ge=1, description="Views shown to the model, spread evenly; the others are held out."
+    )
 
 
 class TrainGSLRMConfig(Config):
@@ -118,13 +238,18 @@ class TrainGSLRMConfig(Config):
     data: DataConfig
     model: GSLRMConfig = Field(GSLRMConfig(), description="Sizes and constants of the model.")
     start: StartConfig = Field(StartConfig(), description="Where the weights come from.")
+    parts: PartsConfig = Field(PartsConfig(), description="Which parameters learn.")
     views: ViewsConfig = Field(ViewsConfig(), description="Views drawn in every step.")
+    augment: AugmentConfig = Field(AugmentConfig(), description="Exact augmentation.")
     loss: LossConfig = Field(LossConfig(), description="Weights of the loss.")
     validation: ValidationConfig = Field(ValidationConfig(), description="What is measured while training.")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule.")
     training: TrainingConfig = Field(TrainingConfig(), description="Length, precision, checkpoints, logs.")
     overfit: int = Field(
-        0, ge=0, description="Train and validate on this many training samples only; 0 uses all."
+        0,
+        ge=0,
+        description="Sanity check: train and validate on this many training samples only, and never train on "
+        "the views that validation holds out; 0 trains on all.",
     )
     output: Path = Field(description="Folder of the run: checkpoints, logs, pictures, final weights.")
 
@@ -135,8 +260,25 @@ class TrainGSLRMConfig(Config):
                 f"data.image_size {self.data.image_size} is not a multiple of "
                 f"model.patch_size {self.model.patch_size}"
             )
-        if self.model.sh_degree:
+        spread = self.loss.points or self.loss.warmup_points_steps
+        if spread and (self.model.tokens, self.model.depth_anchor) != ("dense", "origin"):
             raise ValueError(
-                f"model.sh_degree is {self.model.sh_degree}; training renders degree 0 only, set it to 0"
+                f"loss.points spreads the depths of all pixels about the origin, but model.tokens is "
+                f"{self.model.tokens} and model.depth_anchor {self.model.depth_anchor}; set loss.points "
+                "and loss.warmup_points_steps to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_exist(self) -> Self:
+        parts = self.parts
+        if parts.train != "all" and self.start.weights is None:
+            raise ValueError(
+                f"parts.train={parts.train} keeps most weights as they are, but start.weights is null: they "
+                "would stay random. Give start.weights, or set parts.train=all"
+            )
+        if parts.train == "last_blocks" and parts.last_blocks > self.model.layers:
+            raise ValueError(
+                f"parts.last_blocks is {parts.last_blocks}, but model.layers is {self.model.layers}"
             )
         return self

@@ -14,10 +14,16 @@ from ..errors import DataError
 from ..gaussians.gaussians import Gaussians
 from ..geometry.hull_depth import first_hull_depth
 from ..geometry.rays import CameraBatch, pixel_rays
+from .attention import attention, padding_for
 from .config import GSLRMConfig
+from .graphs import GraphedBlocks
 from .tokens import Patchify, foreground_patches, patchify, posed_images
 
 INIT_STD = 0.02
+ACTIVATION_BYTES = 36
+"""What a block keeps for the backward pass, per token and channel: measured, half precision."""
+MEMORY_SHARE = 0.6
+"""Of the free memory that activations may take; rendering and the optimizer need the rest."""
 CONDITION_CHANNELS = 9
 
 
@@ -42,13 +48,14 @@ class RawGaussians:
     logit_opacities: Tensor
 
     def activate(self) -> Gaussians:
-        """Apply exp, sigmoid and normalisation; of the harmonics only degree 0 is kept."""
+        """Apply exp, sigmoid and normalisation."""
         return Gaussians(
             means=self.means,
             quats=F.normalize(self.quats, dim=-1),
             scales=self.log_scales.exp(),
             opacities=self.logit_opacities.sigmoid(),
             sh0=self.sh[..., :1, :],
+            sh_rest=self.sh[..., 1:, :] if self.sh.shape[-2] > 1 else None,
         )
 
 
@@ -76,6 +83,8 @@ class GSLRM(nn.Module):
         self.gaussian_upsampler = FreeGaussianHead(width, sum(self.split))
         self.pixel_gaussian_decoder = nn.Sequential(_norm(width), _linear(width, pixels * sum(self.split)))
         nn.init.normal_(self.gaussian_position_embeddings, std=INIT_STD)
+        self.graphs: GraphedBlocks | None = None
+        """Set for inference only: a graph keeps the addresses of the parameters."""
 
     def forward(self, images: Tensor, cameras: CameraBatch) -> Gaussians:
         """Predict the scene.
@@ -125,10 +134,35 @@ class GSLRM(nn.Module):
         free = self.gaussian_position_embeddings.expand(len(conditioned), -1, -1)
         # Concatenating with a float32 tensor keeps the residual stream in float32 under autocast.
         x = self.input_layer_norm(torch.cat([free, embed(patches)], dim=1))
-        recompute = self.config.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        length, padding = x.shape[1], padding_for(x)
+        x = F.pad(x, (0, 0, 0, padding))
+        if self.graphs is not None and self.graphs.suits(x):
+            return self.graphs(self._blocks, x, padding)[:, :length]
+        return self._blocks(x, padding)[:, :length]
+
+    def compile_blocks(self) -> None:
+        """Let torch.compile fuse each block's small steps; the parameters' names stay."""
         for block in self.transformer_layers:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            block.compile(dynamic=False)
+
+    def _blocks(self, x: Tensor, padding: int) -> Tensor:
+        """All blocks; the last `padding` tokens are zeros and stay so. [B, L, width] -> [B, L, width]"""
+        recompute = self.training and torch.is_grad_enabled() and self._recomputes(x)
+        for block in self.transformer_layers:
+            x = checkpoint(block, x, padding, use_reentrant=False) if recompute else block(x, padding)
         return x
+
+    def _recomputes(self, x: Tensor) -> bool:
+        """Whether the backward pass recomputes the blocks: as configured, or where memory asks for it."""
+        setting = self.config.gradient_checkpointing
+        if setting != "auto":
+            return setting
+        if x.device.type != "cuda":
+            return False
+        free, _ = torch.cuda.mem_get_info(x.device)
+        cached = torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
+        needed = x.shape[0] * x.shape[1] * self.config.width * self.config.layers * ACTIVATION_BYTES
+        return needed > MEMORY_SHARE * (free + cached)
 
     def _anchor(
         self, images: Tensor, cameras: CameraBatch, origins: Tensor, directions: Tensor
@@ -192,9 +226,9 @@ class Block(nn.Module):
         self.attn = Attention(width, head_width)
         self.mlp = FeedForward(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, width] -> [B, L, width]."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, padding: int = 0) -> Tensor:
+        """[B, L, width] -> [B, L, width]; the last `padding` tokens take no part, see `attention`."""
+        x = x + self.attn(self.norm1(x), padding)
         return x + self.mlp(self.norm2(x))
 
 
@@ -207,10 +241,10 @@ class Attention(nn.Module):
         self.to_qkv = _linear(width, 3 * width)
         self.fc = _linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, padding: int = 0) -> Tensor:
         """[B, L, width] -> [B, L, width]."""
         q, k, v = self.to_qkv(x).unflatten(-1, (3, -1, self.head_width)).permute(2, 0, 3, 1, 4)
-        return self.fc(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.fc(attention(q, k, v, padding).transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):

@@ -51,8 +51,8 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 def foreground_patches(alpha: Tensor, patch_size: int, margin: int, multiple: int) -> Tensor:
     """Choose the patches that see the animal, the same number in every sample of a batch.
 
-    The largest need counts, rounded up; the others are filled with their nearest background patches, so that
-    attention needs no mask.
+    The largest need counts, rounded up; the others are filled with their nearest background patches (by
+    city-block distance), so that attention needs no mask.
 
     Args:
         alpha: Silhouettes. [B, V, H, W]
@@ -64,14 +64,24 @@ def foreground_patches(alpha: Tensor, patch_size: int, margin: int, multiple: in
         Indices into the tokens of `patchify`, ascending. [B, K]
     """
     covered = F.max_pool2d((alpha > 0).float(), patch_size)
-    rings = torch.zeros_like(covered)
-    for _ in range(max(covered.shape[-2:])):
-        rings += covered == 0
-        covered = F.max_pool2d(covered, 3, stride=1, padding=1)
-    rings = rings.flatten(1)
-    needed = int((rings <= margin).sum(dim=1).max())
-    count = min(rings.shape[1], -(-needed // multiple) * multiple)
-    return rings.argsort(dim=1, stable=True)[:, :count].sort(dim=1).values
+    near = F.max_pool2d(covered, 2 * margin + 1, stride=1, padding=margin) > 0
+    distance = _city_block_distance(near).flatten(1)
+    needed = int(near.flatten(1).sum(dim=1).max())
+    count = min(distance.shape[1], -(-needed // multiple) * multiple)
+    return distance.argsort(dim=1, stable=True)[:, :count].sort(dim=1).values
+
+
+def _city_block_distance(mask: Tensor) -> Tensor:
+    """Steps to the nearest True in the same image; large where there is none. [..., H, W]"""
+    height, width = mask.shape[-2:]
+    distance = torch.where(mask, 0, 2 * (height + width))
+    for axis, length in ((-1, width), (-2, height)):
+        place = torch.arange(length, device=mask.device)
+        place = place if axis == -1 else place[:, None]
+        before = (distance - place).cummin(axis).values + place
+        after = (distance + place).flip(axis).cummin(axis).values.flip(axis) - place
+        distance = torch.minimum(before, after)
+    return distance
 
 
 class Patchify(nn.Module):

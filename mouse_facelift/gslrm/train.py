@@ -8,19 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..errors import ConfigError
 from ..gaussians.gaussians import Gaussians
 from ..gaussians.rendering import Rendering, render
 from ..geometry.rays import CameraBatch, select_views
-from ..metrics import psnr, silhouette_iou
 from ..pictures import contact_sheet, write_png
 from ..samples.datasets import SampleDataset, composite
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.loop import fit, seed_everything
 from ..training.sampler import spread_evenly
+from .adapters import choose_parts
+from .augment import augment
 from .config import TrainGSLRMConfig
-from .losses import rendering_loss
+from .losses import PixelPoints, RenderingLoss, hull_depths
 from .model import GSLRM
+from .scores import mean_scores, overfit_verdict, view_scores
+from .views import draw_views, split_views
 from .weights import find_weights, load_gslrm, save_gslrm
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
         ConfigError: more views are asked for than the samples have, or `output` holds another run.
         DataError: a list or sample cannot be used.
         CheckpointError: the start weights cannot be used.
+        DependencyError: adapters are asked for and peft is not installed.
     """
     data = config.data
     dataset = SampleDataset.from_list(
@@ -48,14 +51,13 @@ def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
     validation = dataset
     if data.val_list is not None and not config.overfit:
         validation = SampleDataset.from_list(data.val_list, data.image_size)
-    _check_view_counts(config, dataset, validation)
     seed_everything(config.training.seed)
     task = GSLRMTask(config, start_model(config), dataset, validation)
     if dry_run:
         checkpoint_to_resume(config.output, config.training.resume)
         log.info("ready: %d training and %d validation samples", len(dataset), len(validation))
         return config.output
-    return fit(
+    fit(
         task,
         optimizer=config.optimizer,
         training=config.training,
@@ -64,23 +66,39 @@ def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
         config=config,
         inputs=_inputs(config),
     )
+    if config.overfit and task.measured:
+        log.info(overfit_verdict(task.measured, config.training.steps))
+    return config.output
 
 
 def _inputs(config: TrainGSLRMConfig) -> list[Path]:
     lists = {config.data.train_list, config.data.val_list or config.data.train_list}
     weights = [] if config.start.weights is None else [find_weights(config.start.weights)]
-    return [*sorted(lists), *weights]
+    loss = config.loss
+    networks = [(loss.perceptual, loss.perceptual_weights), (loss.lpips, loss.lpips_weights)]
+    return [*sorted(lists), *weights, *(file for weight, file in networks if weight and file is not None)]
 
 
 def start_model(config: TrainGSLRMConfig) -> GSLRM:
-    """The model before the first step: from `start.weights`, or random from torch's global generator."""
-    if config.start.weights is None:
-        return GSLRM(config.model)
-    return load_gslrm(config.start.weights, config=config.model)
+    """The model before the first step: from `start.weights`, or random from torch's global generator.
+
+    What does not learn is frozen, and adapters are in place.
+    """
+    weights = config.start.weights
+    model = GSLRM(config.model) if weights is None else load_gslrm(weights, config=config.model)
+    choose_parts(model, config.parts)
+    if config.model.compile and torch.cuda.is_available():
+        model.compile_blocks()
+    return model
 
 
 class GSLRMTask:
-    """What the training loop needs to know (see `training.task.Task`)."""
+    """What the training loop needs to know (see `training.task.Task`).
+
+    Attributes:
+        split: Which views serve what.
+        measured: What the last validation returned; empty before it.
+    """
 
     def __init__(
         self,
@@ -90,82 +108,63 @@ class GSLRMTask:
         validation: SampleDataset,
     ) -> None:
         self.config = config
+        self.criterion = RenderingLoss(config.loss)
+        self.split = split_views(config, dataset, validation)
+        self.measured: dict[str, float | str] = {}
         self.module: nn.Module = module
         self.dataset: Dataset[dict[str, Any]] = dataset
         self.validation = validation
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw input and target views per sample, reconstruct from the first, compare on the second."""
-        samples, views = batch["rgba"].shape[:2]
-        inputs = draw_views(samples, views, self.config.views.input_views, generator)
-        targets = draw_views(samples, views, self.config.views.target_views, generator)
-        cameras = CameraBatch(batch["K"], batch["w2c"])
-        rgb, alpha = composite(batch["rgba"], self.config.data.background), batch["rgba"][:, :, 3:]
+        """Move the worlds, draw views; reconstruct from the inputs, compare on the targets."""
+        # Views that are held out for good go no further than here.
+        rgba, K, w2c = (batch[key][:, self.split.trained] for key in ("rgba", "K", "w2c"))
+        cameras = augment(CameraBatch(K, w2c), self.config.augment, generator)
+        inputs, targets = draw_views(self.config.views, len(rgba), rgba.shape[1], generator)
+        rgb, alpha = composite(rgba, self.config.data.background), rgba[:, :, 3:]
 
         shown = torch.cat([rgb, alpha], dim=2)
         gaussians = module(select_views(shown, inputs), cameras.select(inputs))
         picture = self._render(gaussians, cameras.select(targets))
-        return rendering_loss(
-            picture.rgb,
-            picture.alpha,
-            select_views(rgb, targets),
-            select_views(alpha, targets),
-            self.config.loss,
-        )
+        step = batch.get("step", 0)
+        hull = points = None
+        if self.config.loss.hull_depth:
+            reach, samples = self.config.model.depth_range, self.config.model.hull_samples
+            hull = select_views(hull_depths(alpha, cameras, reach, samples), targets)
+        if self.criterion.needs_points(step):
+            points = self._pixel_points(gaussians, cameras.select(inputs))
+        real, mask = select_views(rgb, targets), select_views(alpha, targets)
+        return self.criterion(picture, real, mask, step, hull_depth=hull, points=points)
 
-    def validate(self, module: nn.Module, folder: Path) -> dict[str, float]:
-        """Foreground PSNR and silhouette IoU on input and held-out views, and a grid of pictures per sample.
+    def validate(self, module: nn.Module, folder: Path) -> dict[str, float | str]:
+        """Scores on input and on held-out views (see `scores`), and a grid of pictures per sample.
 
         Grids `views_XX.png` hold rows of real views, rendered views, absolute error.
         """
         device = next(module.parameters()).device
-        scores: dict[str, list[Tensor]] = {}
+        shown, scores = list(self.split.shown), []
         for number, index in enumerate(spread_evenly(len(self.validation), self.config.validation.samples)):
             item = self.validation[index]
             rgba = item["rgba"][None].to(device)
             cameras = CameraBatch(item["K"][None], item["w2c"][None]).to(device)
-            inputs = spread_evenly(rgba.shape[1], self.config.validation.input_views)
             rgb, alpha = composite(rgba, self.config.data.background), rgba[:, :, 3:]
-
-            shown = torch.cat([rgb, alpha], dim=2)[:, inputs]
-            gaussians = module(shown, cameras.select(torch.tensor([inputs])))
-            picture = self._render(gaussians, cameras)
-            held_out = [view for view in range(rgba.shape[1]) if view not in inputs]
-            for kind, views in (("input", inputs), ("held_out", held_out)):
-                if views:
-                    quality = psnr(picture.rgb[0, views], rgb[0, views], mask=alpha[0, views])
-                    overlap = silhouette_iou(picture.alpha[0, views], alpha[0, views])
-                    scores.setdefault(f"psnr_{kind}", []).append(quality.nanmean())
-                    scores.setdefault(f"iou_{kind}", []).append(overlap.mean())
+            inputs = torch.cat([rgb, alpha], dim=2)[:, shown]
+            picture = self._render(module(inputs, cameras.select(torch.tensor([shown]))), cameras)
+            scores.append(view_scores(picture.rgb[0], picture.alpha[0], rgb[0], alpha[0], self.split))
             error = (picture.rgb[0] - rgb[0]).abs()
             write_png(folder / f"views_{number:02d}.png", contact_sheet(rgb[0], picture.rgb[0], error))
-        return {name: float(torch.stack(values).nanmean()) for name, values in scores.items()}
+        self.measured = {**self.split.names(self.validation.view_ids), **mean_scores(scores)}
+        return self.measured
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write what `load_gslrm` reads."""
         save_gslrm(cast(GSLRM, module), folder)
 
+    def _pixel_points(self, gaussians: Gaussians, cameras: CameraBatch) -> PixelPoints:
+        means = gaussians.means[:, self.config.model.free_gaussians :]
+        centers = -(cameras.w2c[..., :3, :3] * cameras.w2c[..., :3, 3:]).sum(-2)
+        return PixelPoints(means.unflatten(1, (cameras.K.shape[1], -1)), centers)
+
     def _render(self, gaussians: Gaussians, cameras: CameraBatch) -> Rendering:
         size = self.config.data.image_size
         return render(gaussians, cameras.K, cameras.w2c, size, size, background=self.config.data.background)
-
-
-def draw_views(samples: int, views: int, count: int, generator: torch.Generator) -> Tensor:
-    """Different random views for each sample, without repetition, in ascending order. [samples, count]"""
-    order = torch.rand(samples, views, generator=generator).argsort(dim=1)
-    return order[:, :count].sort(dim=1).values
-
-
-def _check_view_counts(config: TrainGSLRMConfig, dataset: SampleDataset, validation: SampleDataset) -> None:
-    wanted = {
-        "views.input_views": (config.views.input_views, dataset),
-        "views.target_views": (config.views.target_views, dataset),
-        "validation.input_views": (config.validation.input_views, validation),
-    }
-    for key, (count, samples) in wanted.items():
-        available = len(samples.view_ids)
-        if count > available:
-            raise ConfigError(
-                f"{key} is {count}, but the samples have {available} views "
-                f"({samples.samples[0].folder}). Set it to at most {available}."
-            )

@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..files import atomic_path, write_json
 from ..training.checkpoints import find_checkpoint
 from ..training.tensors import read_tensors
+from .adapters import merged_state
 from .config import GSLRMConfig
 from .model import CONDITION_CHANNELS, GSLRM
 
@@ -28,6 +29,16 @@ PUBLISHED_HEAD_WIDTH = 64
 _PUBLISHED = re.compile(r"ckpt_(\d+)\.pt")
 LOSS_PREFIX = "loss_calculator."
 """The published file also holds the VGG weights of its training loss; the model has no use for them."""
+
+FREE_TO_CHANGE = {
+    "gradient_checkpointing",
+    "compile",
+    "tokens",
+    "token_margin",
+    "token_multiple",
+    "hull_samples",
+}
+"""What changes a model's cost, not the meaning of its weights."""
 
 OTHER_GAUSSIAN_CHANNELS = 11
 """Values per Gaussian apart from the harmonics: xyz 3, scale 3, quaternion 4, opacity 1."""
@@ -62,8 +73,8 @@ def load_gslrm(
 
 
 def save_gslrm(model: GSLRM, folder: Path) -> None:
-    """Write `gslrm.safetensors` and `gslrm.json`, all that `load_gslrm` needs, into `folder`."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    """Write `gslrm.safetensors` and `gslrm.json`, all that `load_gslrm` needs; adapters are merged."""
+    state = {name: value.detach().cpu().contiguous() for name, value in merged_state(model).items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     write_json(folder / CONFIG_FILE, dump_config(model.config))
@@ -141,7 +152,16 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{file}: expected a dictionary of tensors, or one under the key 'model'.")
-    return {name: value for name, value in state.items() if not name.startswith(LOSS_PREFIX)}
+    kept = {name: value for name, value in state.items() if not name.startswith(LOSS_PREFIX)}
+    if len(kept) < len(state):
+        log.info(
+            "%s: left out %d tensors of the training loss (%s*), kept %d",
+            file,
+            len(state) - len(kept),
+            LOSS_PREFIX,
+            len(kept),
+        )
+    return kept
 
 
 def _choose_config(file: Path, state: Mapping[str, Tensor], wanted: GSLRMConfig | None) -> GSLRMConfig:
@@ -154,7 +174,7 @@ def _choose_config(file: Path, state: Mapping[str, Tensor], wanted: GSLRMConfig 
     differences = [
         f"{key} {then[key]}, not {now[key]}"
         for key in then
-        if then[key] != now[key] and key != "gradient_checkpointing"
+        if then[key] != now[key] and key not in FREE_TO_CHANGE
     ]
     if differences:
         raise CheckpointError(
@@ -183,5 +203,5 @@ def _check_state(file: Path, state: Mapping[str, Tensor], config: GSLRMConfig) -
         if name in state and state[name].shape != value.shape
     ]
     if faults:
-        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        shown = "; ".join(faults[:20]) + (f"; and {len(faults) - 20} more" if len(faults) > 20 else "")
         raise CheckpointError(f"{file}: does not fit the model: {shown}.")

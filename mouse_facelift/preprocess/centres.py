@@ -9,7 +9,7 @@ from ..geometry import Camera
 from ..geometry.cameras import Array
 from ..geometry.triangulation import triangulate_many
 from .config import GeometryConfig
-from .survey import Observation
+from .observation import Observation
 
 MAX_KEYPOINT_RESIDUAL = 0.01
 """Median distance, over the views that see it, of a key point from its reprojection; a share of the picture's
@@ -18,6 +18,8 @@ MIN_KEYPOINT_SHARE = 0.5
 """Share of the key points that a frame needs: the mean of fewer is not the animal's middle."""
 FRAMES_AT_ONCE = 512
 """Frames whose key points are triangulated together, which bounds memory."""
+SIGMAS = 4.0
+"""Neighbours farther away than this many standard deviations have no say in a smoothed centre."""
 
 
 def frame_centers(
@@ -107,7 +109,8 @@ def smooth_centers(
         rows = np.flatnonzero((np.asarray(segments) == segment) & known)
         times, values = np.asarray(frames, float)[rows], centers[rows]
         for row, time in zip(rows, times, strict=True):
-            near = slice(*np.searchsorted(times, (time - 4 * sigma_frames, time + 4 * sigma_frames + 1)))
+            reach = SIGMAS * sigma_frames
+            near = slice(*np.searchsorted(times, (time - reach, np.nextafter(time + reach, np.inf))))
             result[row] = _line_at_zero(times[near] - time, values[near], sigma_frames)
     return result
 

@@ -160,6 +160,16 @@ class QualityConfig(Config):
         Limit(value=None, action="warn"),
         description="Relative change of the mask's area since the sample before, at most.",
     )
+    contradiction: Limit = Field(
+        Limit(value=0.1, action="stop"),
+        description="What leaving out one camera gains in the others' mean overlap with their visual hull, "
+        "at most; action drop means warn. A notable gain below is noted in the report.",
+    )
+    colour_match: Limit = Field(
+        Limit(value=0.6, action="stop"),
+        description="Correlation of a camera's masks with what moves in its colour video, as a share of that "
+        "in other cameras, at least; action drop means warn.",
+    )
     sync_lag: Limit = Field(
         Limit(value=0, action="stop"),
         description="Frames by which a camera runs late or early against the others, at most; action drop "

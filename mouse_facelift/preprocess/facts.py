@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..capture.recording import Recording
-from ..errors import DataError
+from ..errors import CalibrationError, DataError
 from ..geometry import Camera
 from ..geometry.cameras import Array
 from .config import PreprocessConfig
+from .contradiction import contradiction_text, is_beyond, measure_contradiction
 from .normalize import choose_up
-from .sync import check_lags, choose_moments, measure_lags
+from .sync import check_colours, check_lags, choose_moments, measure_lags
 
 logger = logging.getLogger(__name__)
 
@@ -69,18 +70,23 @@ class RecordingFacts:
 
 
 def inspect(recording: Recording, config: PreprocessConfig) -> RecordingFacts:
-    """Measure the recording's synchronization and collect what opening it has shown.
+    """Measure the recording's synchronization and agreement, and collect what opening it has shown.
 
     Raises:
-        DataError: a camera runs late or early beyond `quality.sync_lag`, and its action is stop.
+        CalibrationError: a camera contradicts the others beyond `quality.contradiction`, and its action is
+            stop.
+        DataError: a camera runs late or early beyond `quality.sync_lag`, or its masks are not those of its
+            video by `quality.colour_match`, and the action is stop.
     """
     moments = choose_moments(recording, config.quality)
     lags = measure_lags(recording, moments, config.quality, config.geometry.cell_mm)
-    late = check_lags(lags, config.quality)
-    if late and config.quality.sync_lag.action == "stop":
-        raise DataError(f"{recording.config.recording}: {' '.join(late)}")
-    for message in late:
-        logger.warning("%s", message)
+    late, strange = check_lags(lags, config.quality), check_colours(lags, config.quality)
+    for messages, limit in ((late, config.quality.sync_lag), (strange, config.quality.colour_match)):
+        if messages and limit.action == "stop":
+            raise DataError(f"{recording.config.recording}: {' '.join(messages)}")
+        for message in messages:
+            logger.warning("%s", message)
+    contradictions = _contradictions(recording, config)
     rotation, up = choose_up(config.geometry, recording.cameras)
     return RecordingFacts(
         name=recording.config.recording.resolve().name,
@@ -94,5 +100,18 @@ def inspect(recording: Recording, config: PreprocessConfig) -> RecordingFacts:
         convention=recording.calibration.convention,
         evidence=[asdict(item) for item in recording.calibration.evidence],
         lags=[asdict(item) for item in lags],
-        notes=[*recording.notes, *late],
+        notes=[*recording.notes, *late, *strange, *contradictions],
     )
+
+
+def _contradictions(recording: Recording, config: PreprocessConfig) -> list[str]:
+    """What is to be said of a camera that contradicts all others."""
+    found = measure_contradiction(recording, config.geometry.cell_mm)
+    text = contradiction_text(found, config.quality) if found else ""
+    if found and is_beyond(found, config.quality) and config.quality.contradiction.action == "stop":
+        raise CalibrationError(
+            f"{recording.config.recording}: {text}; or set quality.contradiction.action=warn to go on."
+        )
+    if text:
+        logger.warning("%s.", text)
+    return [f"{text}."] if text else []

@@ -62,9 +62,9 @@ def _manifest(
     return {
         "complete": True,
         "counts": {**Counter(parts), "samples": len(samples), "dropped": len(dropped)},
-        "scale": plan.layout.scale,
-        "rotation": plan.layout.rotation.tolist(),
-        "crop_side_px": plan.layout.crop_side_px,
+        "scale": plan.framing.scale,
+        "rotation": facts.rotation.tolist(),
+        "crop_side_px": plan.framing.crop_side_px,
         "azimuth_order": list(plan.azimuth_order),
         "jumps": list(plan.jumps),
         "cut_frames": list(plan.cut),
@@ -94,7 +94,7 @@ def _report(
     divided = f"{parts['train']} train, {parts['val']} val, {parts['guard']} guard (in neither)"
     centers = {item.frame: item.similarity.center for item in plan.samples}
     return Report(
-        name=facts.name,
+        facts=facts,
         rows=rows,
         samples=samples,
         summary={
@@ -104,20 +104,11 @@ def _report(
             "orientation": facts.up,
         },
         dropped=[(item.frame, item.reasons, item.replaced_by) for item in dropped],
-        frame_count=facts.frame_count,
-        frame_counts=facts.frame_counts,
-        fps=facts.fps,
         jumps=plan.jumps,
-        convention=facts.convention,
-        evidence=facts.evidence,
-        lags=facts.lags,
-        camera_ids=facts.camera_ids,
-        cameras=facts.cameras,
         azimuth_order=plan.azimuth_order,
         centers=np.array([centers[row.frame] for row in rows[:: len(facts.camera_ids)]]),
-        scale=plan.layout.scale,
+        scale=plan.framing.scale,
         limits=config.quality,
-        rotation=plan.layout.rotation,
         notes=[*facts.notes, *plan.notes],
     )
 

@@ -13,9 +13,10 @@ from .config import PreprocessConfig
 from .facts import RecordingFacts
 from .journal import Journal, Record
 from .mask_store import pack_mask, unpack_mask
+from .observation import Observation, from_record, to_record
 from .parallel import bounded_map, worker_count
 from .shard import Shard
-from .survey import Observation, from_record, observe, to_record
+from .survey import observe
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from ..geometry import Camera, Similarity, look_at_rotation
 from ..geometry.cameras import Array
 from .config import GeometryConfig
-from .survey import Observation
+from .observation import Observation
 from .warp import View
 
 REFERENCE_FOCAL, REFERENCE_DISTANCE, REFERENCE_SIZE = 548.9937744, 2.7, 512
@@ -26,18 +26,17 @@ MAX_AXIS_ANGLE_DEG = 30.0
 """An axis of the world as near as this to the cameras' mean up is taken for up itself."""
 
 
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """What all samples of a data set share.
+@dataclass(frozen=True)
+class Framing:
+    """How large all samples of a data set show the animal.
 
     Attributes:
         scale: Model units per mm.
-        rotation: Takes the rig's up to the model's Z. [3, 3]
-        crop_side_px: Side, in pixels of the recording, of the square that `virtual_camera: crop` cuts.
+        crop_side_px: Side, in pixels of the recording, of the square that `virtual_camera: crop` cuts; None
+            for other cameras.
     """
 
     scale: float
-    rotation: Array
     crop_side_px: float | None
 
 
@@ -96,21 +95,25 @@ def azimuth_order(
     return tuple(number for _, number in sorted(zip(azimuths, camera_ids, strict=True)))
 
 
-def choose_layout(
-    config: GeometryConfig, observations: Sequence[Observation], centers: Array, cameras: Sequence[Camera]
-) -> tuple[Layout, list[int]]:
-    """Choose the data set's scale, orientation and crop.
+def choose_framing(
+    config: GeometryConfig,
+    observations: Sequence[Observation],
+    centers: Array,
+    cameras: Sequence[Camera],
+    rotation: Array,
+) -> tuple[Framing, list[int]]:
+    """Choose the data set's scale and crop.
 
     Args:
         config: How to choose.
         observations: The usable frames. T
         centers: Their centres in mm. [T, 3]
         cameras: The rig in mm. V
+        rotation: Takes the rig's up to the model's Z, see `choose_up`. [3, 3]
 
     Returns:
-        The layout, and the frames in which a part of the animal leaves the box or a picture.
+        The framing, and the frames in which a part of the animal leaves the box or a picture.
     """
-    rotation, _ = choose_up(config, cameras)
     located = [(item.outline, center) for item, center in zip(observations, centers, strict=True)]
     extents = np.array([np.abs((outline - center) @ rotation.T).max() for outline, center in located])
     reaches = np.array([_reach(config, *pair, cameras, rotation[2]) for pair in located])
@@ -133,7 +136,7 @@ def choose_layout(
         room = HALF_FIELD / scale if config.focal == "per_view" else HALF_FIELD
     outside = (extents * scale > config.box * (1 + 1e-9)) | (reaches > room * (1 + 1e-9))
     cut = [item.frame for item, leaves in zip(observations, outside, strict=True) if leaves]
-    return Layout(scale, rotation, side), cut
+    return Framing(scale, side), cut
 
 
 def normalized_view(
@@ -150,7 +153,7 @@ def normalized_view(
         similarity: The sample's change of world.
         config: Which virtual camera.
         size: Side of the new picture in pixels.
-        crop_side_px: `Layout.crop_side_px`, needed for `virtual_camera: crop`.
+        crop_side_px: `Framing.crop_side_px`, needed for `virtual_camera: crop`.
     """
     camera = view.camera
     if config.virtual_camera == "crop":
@@ -183,9 +186,9 @@ def _reach(
 ) -> float:
     """How far the animal reaches from the middle of a picture, in the view where that is most.
 
-    The unit is that of which `choose_layout` knows how much fits into half a picture: pixels of the recording
-    for a crop; mm as seen from the reference distance where f follows the distance; model units as seen from
-    the reference distance where f is fixed.
+    The unit is that of which `choose_framing` knows how much fits into half a picture: pixels of the
+    recording for a crop; mm as seen from the reference distance where f follows the distance; model units as
+    seen from the reference distance where f is fixed.
     """
     reaches = []
     for camera in cameras:

@@ -30,4 +30,11 @@ def bounded_map(function: Callable[[Item], Result], items: Iterable[Item], worke
 
 def worker_count(asked: int) -> int:
     """Threads to use: as asked, or one per core up to `MAX_WORKERS` for 0."""
-    return asked or min(MAX_WORKERS, os.cpu_count() or 1)
+    return asked or min(MAX_WORKERS, _cores())
+
+
+def _cores() -> int:
+    """Cores that this process may use: on a cluster fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

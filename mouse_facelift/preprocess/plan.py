@@ -17,9 +17,10 @@ from .config import PreprocessConfig
 from .facts import RecordingFacts
 from .first_pass import FirstPass
 from .limits import Problem, check
-from .normalize import Layout, azimuth_order, choose_layout
+from .normalize import Framing, azimuth_order, choose_framing
+from .observation import Observation
 from .selection import candidates, choose_diverse, replacements
-from .survey import Observation, check_calibration
+from .survey import check_calibration
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Plan:
     Attributes:
         samples: In time order.
         dropped: Chosen frames that are not among them.
-        layout: Scale and orientation of the data set.
+        framing: Scale and crop of the data set.
         jumps: First frames after a jump.
         azimuth_order: Camera numbers counter-clockwise as seen from above.
         cut: Frames in which a part of the animal leaves the box or a picture.
@@ -76,7 +77,7 @@ class Plan:
 
     samples: tuple[PlannedSample, ...]
     dropped: tuple[Dropped, ...]
-    layout: Layout
+    framing: Framing
     jumps: tuple[int, ...]
     azimuth_order: tuple[int, ...]
     cut: tuple[int, ...]
@@ -115,7 +116,7 @@ def make_plan(
     if not kept:
         raise _nothing_usable(config, len(chosen), dropped)
     observations = [observations[position] for position in kept]
-    layout, cut = choose_layout(config.geometry, observations, centers[kept], facts.cameras)
+    framing, cut = choose_framing(config.geometry, observations, centers[kept], facts.cameras, facts.rotation)
     frames = [item.frame for item in observations]
     segments = [segments[position] for position in kept]
     split = split_samples(
@@ -135,7 +136,7 @@ def make_plan(
             frame=item.frame,
             segment=segments[number],
             part=parts[number],
-            similarity=Similarity(layout.scale, layout.rotation, centers[position]),
+            similarity=Similarity(framing.scale, facts.rotation, centers[position]),
             observation=item,
             area_jump=area_jumps[position],
         )
@@ -144,9 +145,9 @@ def make_plan(
     return Plan(
         samples=samples,
         dropped=tuple(sorted(dropped, key=lambda item: item.frame)),
-        layout=layout,
+        framing=framing,
         jumps=tuple(jumps),
-        azimuth_order=azimuth_order(facts.cameras, facts.camera_ids, centers[kept].mean(0), layout.rotation),
+        azimuth_order=azimuth_order(facts.cameras, facts.camera_ids, centers[kept].mean(0), facts.rotation),
         cut=tuple(cut),
         notes=tuple(split.notes),
     )
@@ -160,11 +161,8 @@ def _choose(
     wanted = candidates(selection, facts.frame_count)
     survey(wanted, config.input.jumps == "detect")
     check_calibration([first_pass.frames[f].observation for f in wanted], facts.cameras, config.quality)
-    jumps = (
-        find_jumps(dict(sorted(first_pass.overlaps.items())))
-        if config.input.jumps == "detect"
-        else sorted(config.input.jumps)
-    )
+    given = config.input.jumps
+    jumps = find_jumps(first_pass.overlaps) if given == "detect" else sorted(given)
     while True:
         good = {frame: not seen.observation.problems for frame, seen in first_pass.frames.items()}
         search = replacements(selection, wanted, good, jumps, facts.frame_count)

@@ -19,6 +19,7 @@ from .journal import Journal
 from .plan import Plan, make_plan
 from .second_pass import SecondPass
 from .shard import SINGLE
+from .workspace import nearest_existing
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def preview(
     seconds = trial.mask_seconds * len(wanted) + trial.sample_seconds * samples
     for line in (*_recording_lines(facts), *_trial_lines(trial)):
         logger.info("%s", line)
-    free = shutil.disk_usage(_existing(config.output)).free
+    free = shutil.disk_usage(nearest_existing(config.output)).free
     needed = trial.sample_bytes * samples
     logger.info(
         "would write %d samples to %s: about %s, %s of disk (%s free)",
@@ -98,9 +99,8 @@ def _try(
         small = config.model_copy(update={"output": output, "selection": selection})
         with Journal(output / "journal", "trial") as journal:
             first_pass = FirstPass(small, facts, journal)
-            watch = config.input.jumps == "detect"
 
-            def survey(wanted: Sequence[int], _: bool) -> None:
+            def survey(wanted: Sequence[int], watch: bool) -> None:
                 first_pass.survey(recording, wanted, SINGLE, watch)
 
             clock = [time.perf_counter()]
@@ -133,13 +133,9 @@ def _trial_lines(trial: Trial) -> list[str]:
         f"{len(plan.samples)} of {len(plan.samples) + len(plan.dropped)} frames tried are good: agreement of "
         f"masks and hull {np.median(iou):.3f} (worst {iou.min():.3f}), centre residual "
         f"{np.median(residual):.1f} px (worst {residual.max():.1f})",
-        f"scale about {plan.layout.scale:.5g} units per mm",
+        f"scale about {plan.framing.scale:.5g} units per mm",
     ]
     return lines + [f"frame {item.frame} dropped: {'; '.join(item.reasons)}" for item in plan.dropped]
-
-
-def _existing(path: Path) -> Path:
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def _duration(seconds: float) -> str:

@@ -14,10 +14,11 @@ import numpy as np
 
 from ..capture.keypoints import keypoint_files, read_keypoints
 from ..capture.recording import Recording, open_recording
-from ..errors import DataError, MflError
+from ..errors import ConfigError, DataError, MflError
 from ..files import atomic_path, write_json
 from ..geometry.cameras import Array
 from ..provenance import Run
+from ..samples.split import check_clock
 from .config import PreprocessConfig
 from .facts import RecordingFacts, inspect
 from .finish import finish
@@ -57,6 +58,10 @@ def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) 
     workspace.check_writable()
     recording = open_recording(config.input)
     wanted = candidates(config.selection, recording.frame_count)
+    if len(wanted) > 1:
+        check_clock(recording.fps, config.split.mode, config.split.val_share, config.split.guard_s)
+    _check_skew(config, recording)
+    keypoints = _read_keypoints(config, recording)
     identity = identify(config, record.add_inputs(_inputs(config, recording)))
     workspace.check(identity, config.overwrite)
     logger.info(
@@ -66,8 +71,7 @@ def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) 
         len(wanted),
     )
     if dry_run:
-        facts = inspect(recording, config)
-        preview(config, recording, facts, wanted, _read_keypoints(config, facts))
+        preview(config, recording, inspect(recording, config), wanted, keypoints)
         return config.output
     if workspace.is_complete(identity):
         logger.info("%s: complete, nothing to do", config.output)
@@ -75,7 +79,7 @@ def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) 
     record.lap("checks")
     workspace.begin(identity)
     with workspace.lock(shard.name), Journal(workspace.work, shard.name) as journal:
-        facts, plan, first_pass = _first_stages(config, workspace, recording, journal, shard)
+        facts, plan, first_pass = _first_stages(config, workspace, recording, keypoints, journal, shard)
         record.lap("masks")
         workspace.take_over()
         left = _unfinished(workspace, plan, first_pass, shard)
@@ -103,10 +107,10 @@ def merge(config: PreprocessConfig) -> Path:
         ConfigError: there is nothing to merge.
         DataError: shards have not finished.
     """
-    record = Run("preprocess", config)
     workspace = Workspace(config.output)
     identity = workspace.unfinished()
     config = PreprocessConfig.model_validate({**identity["settings"], "output": config.output})
+    record = Run("preprocess", config)
     facts = _facts(config, workspace, None)
     first_pass = FirstPass(config, facts, Journal(workspace.work, "merge"))
 
@@ -118,7 +122,9 @@ def merge(config: PreprocessConfig) -> Path:
                 "Run the shards that did not finish again."
             )
 
-    plan = make_plan(config, facts, first_pass, must_be_there, _keypoints(config, workspace, facts))
+    stored = workspace.work / KEYPOINTS
+    keypoints = np.load(stored) if stored.exists() else None
+    plan = make_plan(config, facts, first_pass, must_be_there, keypoints)
     left = _unfinished(workspace, plan, first_pass, SINGLE)
     if left:
         raise DataError(
@@ -131,12 +137,19 @@ def merge(config: PreprocessConfig) -> Path:
 
 
 def _first_stages(
-    config: PreprocessConfig, workspace: Workspace, recording: Recording, journal: Journal, shard: Shard
+    config: PreprocessConfig,
+    workspace: Workspace,
+    recording: Recording,
+    keypoints: Array | None,
+    journal: Journal,
+    shard: Shard,
 ) -> tuple[RecordingFacts, Plan, FirstPass]:
     """Measure the recording, survey its masks, decide; a recording that is refused leaves nothing behind."""
     try:
         facts = _facts(config, workspace, recording)
-        keypoints = _keypoints(config, workspace, facts)
+        if keypoints is not None:
+            with atomic_path(workspace.work / KEYPOINTS) as temporary:
+                np.save(temporary, keypoints)
         first_pass = FirstPass(config, facts, journal)
 
         def survey(frames: Sequence[int], watch: bool) -> None:
@@ -161,22 +174,27 @@ def _facts(config: PreprocessConfig, workspace: Workspace, recording: Recording 
     return facts
 
 
-def _keypoints(config: PreprocessConfig, workspace: Workspace, facts: RecordingFacts) -> Array | None:
-    """Kept in the workspace, or read; None where they are not needed."""
-    path = workspace.work / KEYPOINTS
-    if path.exists():
-        return np.asarray(np.load(path), np.float64)
-    keypoints = _read_keypoints(config, facts)
-    if keypoints is not None:
-        with atomic_path(path) as temporary:
-            np.save(temporary, keypoints)
-    return keypoints
-
-
-def _read_keypoints(config: PreprocessConfig, facts: RecordingFacts) -> Array | None:
+def _read_keypoints(config: PreprocessConfig, recording: Recording) -> Array | None:
+    """None where they are not needed."""
     if config.geometry.centre != "keypoints":
         return None
-    return read_keypoints(config.input, facts.camera_ids, facts.frame_count)
+    return read_keypoints(config.input, recording.camera_ids, recording.frame_count)
+
+
+def _check_skew(config: PreprocessConfig, recording: Recording) -> None:
+    """A crop keeps the recorded K, and the samples' format has no field for skew.
+
+    Raises:
+        ConfigError: a camera has some, and views are to be cropped.
+    """
+    if config.geometry.virtual_camera != "crop":
+        return
+    for number, camera in zip(recording.camera_ids, recording.cameras, strict=True):
+        if camera.K[0, 1] != 0:
+            raise ConfigError(
+                f"{config.input.recording}: camera {number} has skew {camera.K[0, 1]:.4g}, expected 0 for "
+                "geometry.virtual_camera=crop, which keeps the recorded K. Set it to lookat, which does not."
+            )
 
 
 def _unfinished(workspace: Workspace, plan: Plan, first_pass: FirstPass, shard: Shard) -> list[PlannedSample]:

@@ -56,9 +56,8 @@ class SecondPass:
 
     def _write_sample(self, sample: PlannedSample, step: PictureStep, output: Path) -> str:
         """Write one sample; returns why not, or nothing."""
-        broken = [
-            camera for camera, image in zip(self.facts.camera_ids, step.images, strict=True) if image is None
-        ]
+        images = dict(zip(self.facts.camera_ids, step.images, strict=True))
+        broken = [camera for camera, image in images.items() if image is None]
         if broken:
             return f"camera {', '.join(map(str, broken))}: the picture cannot be decoded"
         views = []
@@ -72,7 +71,7 @@ class SecondPass:
                     sample.similarity,
                     self.config.geometry,
                     self.config.size,
-                    self.plan.layout.crop_side_px,
+                    self.plan.framing.crop_side_px,
                 )
             )
         rows = self._rows(sample, views)

@@ -86,7 +86,8 @@ def choose_diverse(descriptors: ArrayLike, count: int) -> list[int]:
     nearest = np.full(len(points), np.inf)
     while len(chosen) < count:
         last = chosen[-1]
-        np.minimum(nearest, squares - 2 * (points @ points[last]) + squares[last], out=nearest)
+        products = np.einsum("nd,d->n", points, points[last])
+        np.minimum(nearest, squares - 2 * products + squares[last], out=nearest)
         # Below what rounding leaves of a zero, so that nothing is chosen twice among equal postures.
         nearest[last] = -np.inf
         chosen.append(int(nearest.argmax()))
@@ -150,5 +151,6 @@ def _principal_components(points: Array) -> Array:
     centered = points - points.mean(0)
     if centered.shape[1] <= MAX_DIMENSIONS:
         return centered
-    _, directions = np.linalg.eigh(centered.T @ centered)
-    return np.ascontiguousarray(centered @ directions[:, -MAX_DIMENSIONS:])
+    # einsum instead of @: equal postures stay equal to the last digit, whatever the number of threads.
+    _, directions = np.linalg.eigh(np.einsum("ni,nj->ij", centered, centered))
+    return np.einsum("nd,dk->nk", centered, directions[:, -MAX_DIMENSIONS:])

@@ -1,24 +1,20 @@
 """What the masks say: of one time step about the animal in 3D, of a whole recording about its calibration."""
 
-import base64
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import combinations
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..capture.masks import CleanMask, Mask
 from ..errors import CalibrationError
 from ..geometry import Camera
 from ..geometry.cameras import Array
-from ..geometry.triangulation import triangulate, triangulate_many
+from ..geometry.triangulation import triangulate
 from ..geometry.visual_hull import VisualHull, carve, hull_silhouette_iou, reach
 from .config import GeometryConfig, Limit, QualityConfig
 from .descriptor import describe
 from .limits import Action, Problem, check
+from .observation import MaskStatistics, Observation
 
 SEARCH_MARGIN = 1.2
 """The hull is searched in a cube this much larger than the largest mask, seen from the centre."""
@@ -30,111 +26,10 @@ BLAME_CELLS = 2
 """Cells are this much larger where a frame has failed and the view to blame is looked for."""
 MIN_BLAME_VIEWS = 4
 """Of fewer views none can be blamed: the two that are left always agree."""
-EVIDENCE_FRAMES = 50
-"""Frames used to tell whether a calibration fits."""
 DIRECTIONS = np.stack(np.meshgrid(*[(-1.0, 0.0, 1.0)] * 3, indexing="ij"), -1).reshape(-1, 3)
 DIRECTIONS = np.delete(DIRECTIONS, 13, axis=0)
 DIRECTIONS /= np.linalg.norm(DIRECTIONS, axis=1, keepdims=True)
-"""To the faces, edges and corners of a cube. [26, 3]"""
-
-
-@dataclass(frozen=True)
-class MaskStatistics:
-    """A mask in numbers.
-
-    Attributes:
-        area: Pixels on the animal.
-        centroid: Their mean position, half-pixel centres; NaN where the mask is empty.
-        touches_border: The animal reaches the picture's border.
-        removed_share: Share of the raw mask that cleaning removed.
-        problem: Why the mask is none; empty where it is one.
-    """
-
-    area: int
-    centroid: tuple[float, float]
-    touches_border: bool
-    removed_share: float
-    problem: str = ""
-
-    @classmethod
-    def of(cls, mask: CleanMask) -> "MaskStatistics":
-        """Measure a mask."""
-        centroid = mask.centroid() if mask.area else (np.nan, np.nan)
-        return cls(mask.area, centroid, mask.touches_border, mask.removed_share, mask.problem)
-
-
-@dataclass(frozen=True, eq=False)
-class Observation:
-    """The animal in one frame, in the rig's millimetres.
-
-    Attributes:
-        frame: Frame number in the recording.
-        masks: Per view, without the pixels. V
-        point: The masks' triangulated centroid; NaN where a mask is missing. [3]
-        center: Middle of the hull's bounding box; NaN where there is no hull. [3]
-        outline: The hull's outermost points in 26 directions; empty where there is no hull. [26, 3]
-        residual_px: Distance of each mask's centroid from the reprojection of `point`. [V]
-        hull_iou: Intersection over union of each mask and the silhouette of the hull of all. [V]
-        descriptor: The posture, see `descriptor.describe`; empty where there is no hull, or no need. [D]
-        problems: Why the frame is dropped; empty where it can be used.
-        warnings: What else is beyond its limit.
-        fatal: What stops the run.
-    """
-
-    frame: int
-    masks: tuple[MaskStatistics, ...]
-    point: Array
-    center: Array
-    outline: Array
-    residual_px: Array
-    hull_iou: Array
-    descriptor: NDArray[np.float32]
-    problems: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
-    fatal: tuple[Problem, ...]
-
-
-ARRAYS = {
-    "point": ("<f8", (3,)),
-    "center": ("<f8", (3,)),
-    "outline": ("<f8", (-1, 3)),
-    "residual_px": ("<f8", (-1,)),
-    "hull_iou": ("<f8", (-1,)),
-    "descriptor": ("<f4", (-1,)),
-}
-PROBLEMS = ("problems", "warnings", "fatal")
-
-
-def to_record(observation: Observation) -> dict[str, Any]:
-    """JSON-ready values, from which `from_record` makes the very same observation.
-
-    Arrays become base64 of their bytes: exact, NaN included, and half as long as digits.
-    """
-    record: dict[str, Any] = {"frame": observation.frame}
-    for name, (kind, _) in ARRAYS.items():
-        content = np.ascontiguousarray(getattr(observation, name), kind).tobytes()
-        record[name] = base64.b64encode(content).decode("ascii")
-    record["masks"] = [
-        {**asdict(mask), "centroid": list(mask.centroid) if mask.area else None} for mask in observation.masks
-    ]
-    for name in PROBLEMS:
-        record[name] = [asdict(problem) for problem in getattr(observation, name)]
-    return record
-
-
-def from_record(record: dict[str, Any]) -> Observation:
-    """Read `to_record` back."""
-    values: dict[str, Any] = {
-        name: np.frombuffer(base64.b64decode(record[name]), kind).reshape(shape)
-        for name, (kind, shape) in ARRAYS.items()
-    }
-    masks = [
-        MaskStatistics(**{**mask, "centroid": tuple(mask["centroid"] or (np.nan, np.nan))})
-        for mask in record["masks"]
-    ]
-    for name in PROBLEMS:
-        values[name] = tuple(Problem(**problem) for problem in record[name])
-    return Observation(frame=record["frame"], masks=tuple(masks), **values)
+"""To the faces, edges and corners of a cube along the model's axes. [26, 3]"""
 
 
 def observe(
@@ -158,7 +53,7 @@ def observe(
         camera_ids: Their numbers, for messages. V
         geometry: The hull's cells and how the bounding box is taken.
         quality: The limits.
-        rotation: Takes the rig's up to +Z, for the descriptor; None where Z is up. [3, 3]
+        rotation: Takes the rig's up to the model's Z; None where Z is up. [3, 3]
         posture: Whether the descriptor is needed.
     """
     statistics = tuple(MaskStatistics.of(mask) for mask in masks)
@@ -175,7 +70,7 @@ def observe(
         found += _hull_problems(views, hull, hull_iou, quality.hull_iou)
         if len(hull.cells):
             trim = TRIM[geometry.fit_to]
-            center, outline = hull.center(trim), _outline(hull, trim)
+            center, outline = hull.center(trim), _outline(hull, trim, rotation)
             descriptor = describe(hull, rotation) if posture else descriptor
     return Observation(
         frame=index,
@@ -213,7 +108,9 @@ def check_calibration(
     """Refuse cameras that contradict the masks in most frames.
 
     The centroids of a true rig's masks meet in one point up to the animal's shape, within a few per cent of
-    the picture's diagonal, and each mask agrees with the hull of all.
+    the picture's diagonal, and each mask agrees with the hull of all. This is the last net: what a wrong
+    calibration was meant to be is told where it is read (`capture.convention`), and which camera is wrong
+    where the recording is measured (`contradiction`).
 
     Args:
         observations: All frames; those dropped for their masks alone say nothing.
@@ -221,66 +118,33 @@ def check_calibration(
         quality: The limits; one that is null or only warns is not checked.
 
     Raises:
-        CalibrationError: most frames contradict; the message says whether transposed rotations, two cameras
-            that changed places, or a single camera explain it.
+        CalibrationError: most frames contradict.
     """
     usable = [item for item in observations if not np.isnan(item.residual_px).all()]
-    usable = usable[:: max(1, len(usable) // EVIDENCE_FRAMES)]
     if not usable:
         return
-    centroids = np.array([[mask.centroid for mask in item.masks] for item in usable])
-    residual = _median_residual(centroids, cameras)
+    residual = float(np.median([_residual_share(item.residual_px, cameras) for item in usable]))
     support = float(np.median([np.nan_to_num(item.hull_iou).min() for item in usable]))
     most, least = (
         None if limit.action == "warn" else limit.value
         for limit in (quality.center_residual, quality.hull_iou)
     )
-    if (most is None or residual <= most) and (least is None or support >= least):
-        return
-    raise CalibrationError(
-        f"the calibration contradicts the masks: in the median frame the animal's centre reprojects "
-        f"{residual:.1%} of the picture's diagonal away from the masks' centres (expected at most "
-        f"{most or 1:.1%}), and the worst mask agrees by {support:.0%} with the visual hull of all (expected "
-        f"at least {least or 0:.0%}). {_explanation(usable, centroids, cameras, residual)}"
-    )
-
-
-def _explanation(
-    observations: Sequence[Observation], centroids: Array, cameras: Sequence[Camera], residual: float
-) -> str:
-    """What would make the centroids [T, V, 2] meet in one point, with what to do."""
-    transposed = [Camera.from_rt(c.K, c.R.T, c.t, c.width, c.height) for c in cameras]
-    other = _median_residual(centroids, transposed)
-    if other <= residual / 2:
-        return (
-            f"With R transposed the distance would be {other:.1%}: the calibration stores R in row form; "
-            "transpose R in the export."
+    found = []
+    if most is not None and residual > most:
+        found.append(
+            f"the animal's centre reprojects {residual:.1%} of the picture's diagonal away from the masks' "
+            f"centres (expected at most {most:.1%})"
         )
-    swaps = {}
-    for first, second in combinations(range(len(cameras)), 2):
-        exchanged = list(cameras)
-        exchanged[first], exchanged[second] = cameras[second], cameras[first]
-        swaps[first, second] = _median_residual(centroids, exchanged)
-    pair = min(swaps, key=lambda key: swaps[key])
-    if len(cameras) > 2 and swaps[pair] <= residual / 2:
-        return (
-            f"With the entries {pair[0]} and {pair[1]} of the calibration exchanged the distance would be "
-            f"{swaps[pair]:.1%}: put them in the order of the videos."
+    if least is not None and support < least:
+        found.append(
+            f"the worst mask agrees by {support:.0%} with the visual hull of all (expected at least "
+            f"{least:.0%})"
         )
-    single = [item.problems[0].camera for item in observations if len(item.problems) == 1]
-    blamed, times = Counter(single).most_common(1)[0] if single else (None, 0)
-    if blamed is not None and times > len(observations) / 2:
-        return (
-            f"In most frames the others agree without camera {blamed}: check its entry in the calibration, "
-            "its masks, and whether its video starts with the others'."
+    if found:
+        raise CalibrationError(
+            f"the calibration contradicts the masks: in the median frame {' and '.join(found)}. Are the "
+            "cameras in the order of the videos, and from the same day as the recording?"
         )
-    return "Are the cameras in the order of the videos, and from the same day as the recording?"
-
-
-def _median_residual(centroids: Array, cameras: Sequence[Camera]) -> float:
-    """Median over frames of `_residual_share`, of centroids [T, V, 2]."""
-    residuals = triangulate_many(centroids, cameras).residual_px
-    return float(np.median([_residual_share(residual, cameras) for residual in residuals]))
 
 
 def _residual_share(residual_px: Array, cameras: Sequence[Camera]) -> float:
@@ -397,8 +261,9 @@ def _at_least_drop(limit: Limit) -> Action:
     return "stop" if limit.action == "stop" else "drop"
 
 
-def _outline(hull: VisualHull, trim: float) -> Array:
+def _outline(hull: VisualHull, trim: float, rotation: Array | None) -> Array:
     """The hull's outermost points in 26 directions, of its part inside the trimmed bounding box. [26, 3]"""
+    directions = DIRECTIONS if rotation is None else DIRECTIONS @ rotation
     low, high = hull.bounds(trim)
     cells, outside = hull.cells, hull.outside
     if trim:
@@ -407,5 +272,5 @@ def _outline(hull: VisualHull, trim: float) -> Array:
             (cells[inside], outside[inside]) if inside.any() else (np.stack([low, high]), np.zeros(2))
         )
     # Each cell stands for a sphere that is in the hull.
-    farthest = (np.einsum("ni,di->dn", cells, DIRECTIONS) - outside).argmax(1)
-    return cells[farthest] - outside[farthest, None] * DIRECTIONS
+    farthest = (np.einsum("ni,di->dn", cells, directions) - outside).argmax(1)
+    return cells[farthest] - outside[farthest, None] * directions

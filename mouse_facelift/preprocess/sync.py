@@ -59,6 +59,8 @@ class CameraLag:
         conclusive: False where the animal hardly moves or too few moments are usable; `best` is 0 then.
         mask_lag: The lag of the camera's masks against its own colour video; None where it cannot be told.
         frame_offset: Frames that input.frame_offsets has skipped already.
+        colour_match: Correlation of the masks with what differs from the background in the camera's own
+            colour video, in the median moment; None where the background is unknown.
     """
 
     camera: int
@@ -69,6 +71,7 @@ class CameraLag:
     conclusive: bool
     mask_lag: int | None
     frame_offset: int
+    colour_match: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +119,8 @@ _Window = list[list[_SmallMask | None]]
 def choose_moments(recording: Recording, quality: QualityConfig) -> list[int]:
     """Frames spread over the recording at which lags are measured, with room for the window on both sides."""
     window = quality.sync_window
-    keys = [key - recording.offsets[0] for key in recording.masks[0].keyframes]
-    return spread_moments(keys, window, recording.frame_count - 1 - window, quality.sync_moments, window)
+    last = recording.frame_count - 1 - window
+    return spread_moments(recording.keyframes, window, last, quality.sync_moments, window)
 
 
 def measure_lags(
@@ -154,6 +157,8 @@ def _camera_lag(camera: int, curves: Array, contrast: Array, shift: int, offset:
     mask_verdict = _judge(contrast, MIN_CORRELATION)
     measured = curves[np.isfinite(curves).all(1)]
     mean = measured.mean(0) if len(measured) else np.empty(0)
+    matches = contrast[:, window + mask_verdict.lag]
+    matches = matches[np.isfinite(matches)]
     return CameraLag(
         camera=camera,
         lags=tuple(range(-window, window + 1)),
@@ -163,7 +168,33 @@ def _camera_lag(camera: int, curves: Array, contrast: Array, shift: int, offset:
         conclusive=shift != 0 or _judge(curves).conclusive,
         mask_lag=mask_verdict.lag if mask_verdict.conclusive else None,
         frame_offset=offset,
+        colour_match=float(np.median(matches)) if len(matches) >= MIN_MOMENTS else None,
     )
+
+
+def check_colours(lags: Sequence[CameraLag], quality: QualityConfig) -> list[str]:
+    """A message where masks do not lie on what moves in their own video, though other cameras' masks do.
+
+    Where no camera's do, the animal looks like its surroundings, and nothing can be told.
+    """
+    limit = quality.colour_match.value
+    known = {item.camera: item.colour_match for item in lags if item.colour_match is not None}
+    if limit is None or len(known) < 2:
+        return []
+    usual = float(np.median(sorted(known.values())[len(known) // 2 :]))
+    if usual < MIN_CORRELATION:
+        return []
+    strange = {camera: match for camera, match in known.items() if match < limit * usual}
+    if not strange:
+        return []
+    listed = "; ".join(f"camera {camera}: {match:.2f}" for camera, match in strange.items())
+    pair = " and ".join(map(str, strange))
+    guess = f"Are the colour videos of cameras {pair} exchanged? " if len(strange) == 2 else ""
+    return [
+        f"the masks do not lie on what moves in their own colour video (correlation {listed}; {usual:.2f} in "
+        f"other cameras, expected at least {limit * usual:.2f}). {guess}Check that a camera's video "
+        "and masks belong together, or set quality.colour_match.action=warn to go on."
+    ]
 
 
 def check_lags(lags: Sequence[CameraLag], quality: QualityConfig) -> list[str]:

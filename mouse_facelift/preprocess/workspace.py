@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,12 @@ from .config import PreprocessConfig
 
 MANIFEST = "manifest.json"
 WORK, IDENTITY, OWNED = ".work", "identity.json", "owned.json"
+LOCK = ".lock"
 RESULTS = ("data_train.txt", "data_val.txt", "quality.csv", "quality.html", MANIFEST, "run.json")
+HALF_WRITTEN = re.compile(r"\.(sample_\d{6}(\.old)?|data_train|data_val|quality|manifest|run)\.\w{8}(\.\w+)?")
+"""Names under which `files` writes before it renames: what a killed process leaves behind."""
 SHOWN_DIFFERENCES = 6
+PNG_HEAD, PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 
 Identity = Mapping[str, Any]
 
@@ -58,7 +62,7 @@ class Workspace:
         Raises:
             ConfigError: it is a file, or not writable.
         """
-        existing = next(place for place in (self.output, *self.output.absolute().parents) if place.exists())
+        existing = nearest_existing(self.output)
         if not existing.is_dir():
             raise ConfigError(
                 f"{existing}: is a file, expected a folder for the samples. Set another output."
@@ -97,7 +101,7 @@ class Workspace:
             return False
         if not all(self.is_finished(item["name"], item["frame"]) for item in manifest["samples"]):
             return False
-        shutil.rmtree(self.work, ignore_errors=True)
+        self.abandon()
         return True
 
     def unfinished(self) -> Identity:
@@ -143,10 +147,15 @@ class Workspace:
             write_json(self.work / OWNED, True)
 
     def abandon(self) -> None:
-        """Remove `.work/`, and the folder itself where nothing else is in it."""
-        shutil.rmtree(self.work, ignore_errors=True)
-        if self.output.is_dir() and not any(self.output.iterdir()):
-            self.output.rmdir()
+        """Remove `.work/`, what is half-written, and the folder itself where nothing else is in it."""
+        with self._alone():
+            shutil.rmtree(self.work, ignore_errors=True)
+            for path in self.output.iterdir():
+                if HALF_WRITTEN.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (self.output / LOCK).unlink()
+            with suppress(OSError):  # Something else is in it.
+                self.output.rmdir()
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -155,16 +164,14 @@ class Workspace:
         Raises:
             ConfigError: another process is.
         """
-        path = self.work / f"{name}.lock"
-        path.touch()
-        with _locked(path, self._busy(name)):
+        with _locked(self.work / f"{name}.lock", self._busy(name)):
             yield
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Wait until no other process is changing whose folder this is."""
         self.output.mkdir(parents=True, exist_ok=True)
-        with _locked(self.output, None):
+        with _locked(self.output / LOCK, None):
             yield
 
     def _busy(self, name: str) -> str:
@@ -177,11 +184,12 @@ class Workspace:
         return sorted(path for path in self.output.iterdir() if re.fullmatch(r"sample_\d{6}", path.name))
 
     def is_finished(self, name: str, frame: int) -> bool:
-        """Whether that sample is there in full: it was renamed into place only when complete."""
+        """Whether that sample is there in full: written whole, and not cut off since."""
         try:
-            return read_sample(self.output / name).frame_index == frame
+            sample = read_sample(self.output / name)
         except DataError:
             return False
+        return sample.frame_index == frame and all(_is_whole_png(view.file) for view in sample.views)
 
     def _owner(self) -> Identity | None:
         """Whose unfinished samples are here: {} where that is not known, None where there are none."""
@@ -189,19 +197,42 @@ class Workspace:
         return _read(self.work / IDENTITY) if owned else {} if self.folders() else None
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
 @contextmanager
 def _locked(path: Path, busy: str | None) -> Iterator[None]:
-    """Hold an exclusive lock on a file or folder; waits for it, or raises ConfigError(busy) at once."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ConfigError(busy) from None
+    """Hold an exclusive lock on a file; waits for it, or raises ConfigError(busy) at once."""
+    descriptor = _acquire(path, busy)
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def _acquire(path: Path, busy: str | None) -> int:
+    while True:
+        # For writing: NFS locks nothing else.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ConfigError(busy) from None
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        # Whoever held it has removed the file since: others lock a new one.
+        os.close(descriptor)
+
+
+def _is_whole_png(path: Path) -> bool:
+    """By its first and last bytes: pictures are not decoded to find out what is left to do."""
+    with path.open("rb") as file:
+        head = file.read(len(PNG_HEAD))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(PNG_TAIL)))
+        return head == PNG_HEAD and file.read() == PNG_TAIL
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

@@ -94,12 +94,21 @@ def split_samples(
     if mode == "random":
         split = samples.divide(Random(seed).sample(range(total), wanted), 0)
         return _with_notes(split, [_leakage(samples, split, fps)])
-    if guard_s > 0 and not fps > 0:
+    check_clock(fps, mode, val_share, guard_s)
+    return _blocks(samples, wanted, blocks, guard_s, fps)
+
+
+def check_clock(fps: float, mode: Literal["blocks", "random"], val_share: float, guard_s: float) -> None:
+    """Refuse a guard in seconds where the frame rate is unknown; known before any frame is looked at.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if mode == "blocks" and val_share > 0 and guard_s > 0 and not fps > 0:
         raise ConfigError(
             f"split.guard_s is {guard_s:g} s, but the recording's frame rate is unknown, so seconds cannot "
             "be turned into frames. Set input.fps, or split.guard_s=0."
         )
-    return _blocks(samples, wanted, blocks, guard_s, fps)
 
 
 def _blocks(samples: _Samples, wanted: int, blocks: int, guard_s: float, fps: float) -> Split:

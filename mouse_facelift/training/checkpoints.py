@@ -2,7 +2,8 @@
 
 <run>/checkpoints/step_00001000/
     weights/            what inference loads (averaged weights where EMA is on)
-    state/              what resume needs: model.safetensors, ema.safetensors, optimizer.pt
+    state/              what resume needs, of trained parameters alone: model.safetensors, ema.safetensors,
+                        optimizer.pt
     manifest.json       step, sizes and hashes; written last: without it there is no checkpoint
 """
 

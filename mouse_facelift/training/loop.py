@@ -35,6 +35,7 @@ from .optimizer import make_adamw
 from .sampler import StepSampler, step_generator
 from .schedule import averaging, lr_factor
 from .task import Task
+from .trainable import frozen_hash, load_trained_state, share_frozen, trained_state
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class _Trainer:
         adamw = make_adamw(task.module, optimizer, fused=on_gpu and precision != "fp16")
         self.module, self.optimizer = self.accelerator.prepare(task.module, adamw)
         self.average = self._new_average()
+        self.frozen = frozen_hash(self.bare) if self.main else None
 
     @property
     def bare(self) -> nn.Module:
@@ -129,7 +131,9 @@ class _Trainer:
     def _new_average(self) -> AveragedModel | None:
         if self.training.ema_decay == 0 or not self.main:
             return None
-        return AveragedModel(self.bare, multi_avg_fn=averaging(self.training.ema_decay))
+        average = AveragedModel(self.bare, multi_avg_fn=averaging(self.training.ema_decay))
+        share_frozen(self.bare, average.module)
+        return average
 
     # Resume
 
@@ -159,11 +163,16 @@ class _Trainer:
                 f"{checkpoint.folder} belongs to another configuration: {'; '.join(differences)}. "
                 "Restore these values, choose another output, or start from its weights instead."
             )
+        if self.main and then.get("frozen") != self.frozen:
+            raise CheckpointError(
+                f"{checkpoint.folder} was trained beside other frozen weights than those given now; a "
+                "checkpoint holds only what is trained. Give the start weights that the run began with."
+            )
 
     def _load_state(self, checkpoint: Checkpoint) -> None:
         # Everything is read on the CPU: whoever takes it moves it to its own device.
         weights, averaged = checkpoint.state / "model.safetensors", checkpoint.state / "ema.safetensors"
-        self.bare.load_state_dict(load_file(weights))
+        load_trained_state(self.bare, load_file(weights))
         state = torch.load(checkpoint.state / "optimizer.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
@@ -171,7 +180,7 @@ class _Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             # A run that has kept no average so far begins one from its weights.
-            self.average.module.load_state_dict(load_file(averaged if averaged.is_file() else weights))
+            load_trained_state(self.average.module, load_file(averaged if averaged.is_file() else weights))
             self.average.n_averaged.fill_(state["averaged_updates"])
         self.step = checkpoint.step
 
@@ -239,7 +248,7 @@ class _Trainer:
         totals: dict[str, Tensor] = {}
         self.module.train()
         for micro_step in range(accumulation):
-            batch = self._to_device(next(batches))
+            batch = self._to_device(next(batches)) | {"step": self.step}
             generator = step_generator(
                 self.training.seed, self.step, micro_step, self.accelerator.process_index
             )
@@ -312,7 +321,10 @@ class _Trainer:
             module.train()
             record.write(self.step, {f"validation/{name}": value for name, value in metrics.items()})
             record.pictures(self.step, folder)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            shown = ", ".join(
+                f"{name} {value if isinstance(value, str) else f'{value:.4g}'}"
+                for name, value in metrics.items()
+            )
             log.info("step %d: %s", self.step, shown)
         self.accelerator.wait_for_everyone()
         self._clock, self._since = time.perf_counter(), self.step
@@ -322,7 +334,7 @@ class _Trainer:
 
     def _save(self) -> None:
         if self.main:
-            facts = {"command": self.command, "config": dump_config(self.config)}
+            facts = {"command": self.command, "config": dump_config(self.config), "frozen": self.frozen}
             write_checkpoint(self.output, self.step, self._write_state, facts)
             prune_checkpoints(self.output, self.training.keep_checkpoints)
         self.accelerator.wait_for_everyone()
@@ -332,9 +344,9 @@ class _Trainer:
         weights.mkdir()
         state.mkdir()
         self.task.export(self._shown_module(), weights)
-        save_file(_contiguous(self.bare), state / "model.safetensors")
+        save_file(trained_state(self.bare), state / "model.safetensors")
         if self.average is not None:
-            save_file(_contiguous(self.average.module), state / "ema.safetensors")
+            save_file(trained_state(self.average.module), state / "ema.safetensors")
         scaler = self.accelerator.scaler
         torch.save(
             {
@@ -384,10 +396,6 @@ def _be_quiet() -> None:
     """Leave progress and news to the first process."""
     progress.console = None
     logging.getLogger(__name__.partition(".")[0]).setLevel(logging.WARNING)
-
-
-def _contiguous(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def _differences(then: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

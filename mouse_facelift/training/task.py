@@ -1,5 +1,6 @@
 """What a trainer must say about itself so that the one loop can train it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ class Task(Protocol):
 
         Args:
             module: `self.module` as wrapped for training; call this one.
-            batch: Collated items, tensors on the training device.
+            batch: Collated items, tensors on the training device; `step`: updates made so far.
             generator: On the CPU, seeded from (seed, step, rank): the only source of randomness, so that a
                 resumed run draws what an undisturbed one would have drawn.
 
@@ -33,8 +34,10 @@ class Task(Protocol):
         """
         ...
 
-    def validate(self, module: nn.Module, folder: Path) -> dict[str, float]:
+    def validate(self, module: nn.Module, folder: Path) -> Mapping[str, float | str]:
         """Measure on fixed validation samples with fixed seeds and write pictures into `folder`.
+
+        Returns what shall be logged: figures, and what they were measured on in words.
 
         `module` has `self.module`'s type, is unwrapped, in eval mode, and holds the averaged weights
         where EMA is on.

@@ -291,3 +291,7 @@ def test_rendered_recording_shows_its_convention_and_any_exchange(shared):
             order = list(range(6))
             order[first], order[second] = second, first
             assert f"With cameras {second} and {first} exchanged" in refused(rig, pixels[:, order])
+    for view in (0, 1, 3, 4, 5):  # Camera 2's R is nearly its own transpose: only the visual hull shows it.
+        cameras = [replace(c, R=c.R.T) if i == view else c for i, c in enumerate(rig.cameras)]
+        message = refused(replace(rig, cameras=tuple(cameras)), pixels)
+        assert f"Without camera {view} the residual is 0." in message

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,3 +52,21 @@ def test_casting_and_detaching_act_on_every_tensor():
     assert {t.dtype for t in (other.means, other.quats, other.scales, other.opacities, other.sh0)} == {
         torch.float64
     }
+
+
+def test_colours_may_depend_on_the_view():
+    plain = scene(2, 7)
+    assert plain.sh_degree == 0
+    assert plain.sh is plain.sh0
+    rest = torch.rand(2, 7, 8, 3)
+    gaussians = replace(plain, sh_rest=rest)
+    assert gaussians.sh_degree == 2
+    assert gaussians.sh.shape == (2, 7, 9, 3)
+    assert gaussians[1].to(torch.float64).detach().sh_rest.dtype == torch.float64
+    assert gaussians[1][torch.arange(7) > 3].sh_rest.equal(rest[1, 4:])
+
+
+@pytest.mark.parametrize("shape", [(7, 4, 3), (7, 3, 1), (6, 3, 3), (3,)])
+def test_harmonics_must_fit_the_gaussians(shape: tuple[int, ...]):
+    with pytest.raises(DataError, match=r"Gaussians\.sh_rest has shape"):
+        replace(scene(7), sh_rest=torch.rand(shape))

@@ -1,4 +1,9 @@
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +13,7 @@ from safetensors.torch import load_file
 
 from mouse_facelift.errors import DataError
 from mouse_facelift.gaussians import Gaussians
-from mouse_facelift.gaussians.ply import COLUMNS, read_ply, write_ply
+from mouse_facelift.gaussians.ply import COLUMNS, Layout, read_ply, write_ply
 
 FIELDS = ("means", "quats", "scales", "opacities", "sh0")
 
@@ -127,25 +132,92 @@ def test_columns_may_come_in_any_order_type_and_company(tmp_path: Path):
         torch.testing.assert_close(getattr(read, name), getattr(expected, name))
 
 
-@pytest.mark.parity
-@pytest.mark.parametrize("name", ["unfiltered", "inference", "no_viewer", "scaling_modifier_1p7"])
-def test_published_files_are_read(shared: Path, name: str):
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_colours_that_depend_on_the_view_are_written_channel_by_channel_and_read_back(
+    tmp_path: Path, degree: int
+):
+    count = (degree + 1) ** 2 - 1
+    rest = torch.randn(20, count, 3, generator=torch.Generator().manual_seed(1))
+    replace(scene(), sh_rest=rest).save_ply(tmp_path / "scene.ply")
+    vertices = PlyData.read(tmp_path / "scene.ply")["vertex"].data
+    assert sum(name.startswith("f_rest_") for name in vertices.dtype.names) == 3 * count
+    np.testing.assert_array_equal(vertices["f_rest_1"], rest[:, 1, 0])
+    np.testing.assert_array_equal(vertices[f"f_rest_{count}"], rest[:, 0, 1])
+    read = Gaussians.load_ply(tmp_path / "scene.ply")
+    assert read.sh_degree == degree
+    assert read.sh_rest.equal(rest)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_file_filled_up_at_its_end_keeps_its_degree(tmp_path: Path, degree: int):
+    rest = torch.randn(20, (degree + 1) ** 2 - 1, 3, generator=torch.Generator().manual_seed(1))
+    write_ply(tmp_path / "scene.ply", replace(scene(), sh_rest=rest), "published")
+    assert len(PlyData.read(tmp_path / "scene.ply")["vertex"].data.dtype) == 62
+    assert read_ply(tmp_path / "scene.ply").sh_rest.equal(rest)
+
+
+def test_filling_of_each_channel_is_kept(tmp_path: Path):
+    rest = torch.zeros(20, 15, 3)
+    rest[:, :3] = torch.randn(20, 3, 3, generator=torch.Generator().manual_seed(1))
+    write_ply(tmp_path / "scene.ply", replace(scene(), sh_rest=rest))
+    assert read_ply(tmp_path / "scene.ply").sh_rest.equal(rest)
+
+
+def test_odd_number_of_harmonics_is_refused(tmp_path: Path):
+    write_ply(tmp_path / "scene.ply", replace(scene(), sh_rest=torch.ones(20, 3, 3)))
+    change_header(tmp_path / "scene.ply", b"f_rest_8", b"f_best_8")
+    with pytest.raises(DataError, match="has 8 properties f_rest_"):
+        read_ply(tmp_path / "scene.ply")
+
+
+def published_files(shared: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     folder = shared / "fixtures/facelift"
-    published = load_file(folder / "ply.safetensors")
-    read = read_ply(folder / f"ply/{name}.ply")
-    kept = published["inference.kept_index"] if name == "inference" else slice(len(read))
-    scale = 1.7 if name.startswith("scaling") else 1.0
-    torch.testing.assert_close(read.means, published["xyz"][kept])
-    torch.testing.assert_close(read.quats, published["rotation"][kept])
-    torch.testing.assert_close(read.scales, scale * published["act_scaling"][kept])
-    torch.testing.assert_close(read.opacities, published["act_opacity"][kept, 0])
-    torch.testing.assert_close(read.sh0, published["features"][kept])
+    files = json.loads((folder / "ply.json").read_text())["files"]
+    assert files
+    return ((folder / "ply" / name, facts) for name, facts in files.items())
 
 
 @pytest.mark.parity
-def test_view_dependent_colour_is_refused(shared: Path):
-    with pytest.raises(DataError, match="expected degree 0"):
-        read_ply(shared / "fixtures/facelift/ply/sh1.ply")
+def test_published_files_are_read(shared: Path):
+    published = load_file(shared / "fixtures/facelift/ply.safetensors")
+    for path, facts in published_files(shared):
+        read = read_ply(path)
+        assert len(read) == facts["n"]
+        kept = published.get(f"{path.stem}.kept_index", slice(facts["n"]))
+        modifier = re.search(r"scaling_modifier_(\d+)p(\d+)", path.stem)
+        scale = float(f"{modifier[1]}.{modifier[2]}") if modifier else 1.0
+        torch.testing.assert_close(read.means, published["xyz"][kept])
+        torch.testing.assert_close(read.quats, published["rotation"][kept])
+        torch.testing.assert_close(read.scales, scale * published["act_scaling"][kept])
+        torch.testing.assert_close(read.opacities, published["act_opacity"][kept, 0])
+        harmonics = published.get(f"{path.stem}_features")
+        torch.testing.assert_close(read.sh, published["features"][kept] if harmonics is None else harmonics)
+
+
+@pytest.mark.parity
+def test_published_files_are_written_byte_for_byte(shared: Path, tmp_path: Path):
+    """Read and activated in float64, since float32 opacities do not hold their logits to the bit."""
+    for path, facts in published_files(shared):
+        padded = "f_rest_44:f4" in facts["properties"]
+        layout: Layout = "published" if padded else "published_unpadded"
+        write_ply(tmp_path / path.name, read_ply(path, torch.float64), layout)
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parity
+def test_files_read_again_are_the_published_values_before_activation(shared: Path):
+    folder = shared / "fixtures/facelift"
+    loaded = {
+        key.removeprefix("loaded."): value
+        for key, value in load_file(folder / "ply.safetensors").items()
+        if key.startswith("loaded.")
+    }
+    same_size = [path for path, facts in published_files(shared) if facts["n"] == len(loaded["xyz"])]
+    read = read_ply(same_size[0], torch.float64)
+    raw = read.means, read.quats, read.log_scales, read.logit_opacities[:, None], read.sh
+    names = ("xyz", "rotation", "scaling", "opacity", "features")
+    for name, value in zip(names, raw, strict=True):
+        assert value.float().equal(loaded[name]), name
 
 
 def test_scene_with_nan_is_not_written(tmp_path: Path) -> None:

@@ -141,25 +141,31 @@ def test_rendering_on_a_cpu_does_not_import_gsplat():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_gsplat_and_torch_draw_the_same_picture_with_the_same_gradients():
+@pytest.mark.parametrize("degree", [0, 2])
+def test_gsplat_and_torch_draw_the_same_picture_with_the_same_gradients(degree: int):
     size = 128
     K, w2c = (matrix.cuda().expand(2, -1, -1, -1) for matrix in cameras(3, size))
     cotangent = torch.randn(2, 3, 3, size, size, generator=torch.Generator().manual_seed(1)).cuda()
     results, gradients = [], []
     for backend in ("gsplat", "torch"):
-        gaussians = scene(2, 4000).to("cuda")
-        leaves = Gaussians(*(getattr(gaussians, name).requires_grad_() for name in FIELDS))
+        gaussians = scene(2, 4000)
+        if degree:
+            generator = torch.Generator().manual_seed(2)
+            rest = 0.2 * torch.randn(2, 4000, (degree + 1) ** 2 - 1, 3, generator=generator)
+            gaussians = replace(gaussians, sh_rest=rest)
+        names = (*FIELDS, "sh_rest") if degree else FIELDS
+        leaves = Gaussians(*(getattr(gaussians, name).cuda().requires_grad_() for name in names))
         result = render(leaves, K, w2c, size, size, backend=backend)
         (result.rgb * cotangent).sum().backward()
         results.append(result)
-        gradients.append([getattr(leaves, name).grad.flatten() for name in FIELDS])
+        gradients.append([getattr(leaves, name).grad.flatten() for name in names])
     fast, exact = results
     for name in ("rgb", "alpha"):
         error = F.mse_loss(getattr(fast, name), getattr(exact, name))
         assert -10 * error.log10() > 45, name
     covered = exact.alpha > 0.5
     torch.testing.assert_close(fast.depth[covered], exact.depth[covered], atol=1e-2, rtol=0)
-    for name, ours, theirs in zip(FIELDS, *gradients, strict=True):
+    for name, ours, theirs in zip(names, *gradients, strict=True):
         assert F.cosine_similarity(ours, theirs, dim=0) > 0.999, name
         assert (ours - theirs).norm() < 0.03 * theirs.norm(), name
 

@@ -5,7 +5,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mouse_facelift.gaussians import Gaussians, render
 from mouse_facelift.gaussians.turntable import render_turntable, turntable_cameras
@@ -37,36 +36,6 @@ def test_turntable_elevation_lifts_the_cameras():
     for camera in turntable_cameras(3, 64, elevation_deg=30, radius=2.0):
         assert camera.center[2] == pytest.approx(2 * math.sin(math.radians(30)))
         assert np.linalg.norm(camera.center) == pytest.approx(2)
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize(
-    ("name", "n", "size", "elevation"), [("inference", 150, 512, 0), ("el20", 5, 64, 20)]
-)
-def test_turntable_cameras_are_the_published_ones(
-    shared: Path, name: str, n: int, size: int, elevation: float
-):
-    published = load_file(shared / "fixtures/facelift/cameras.safetensors")
-    cameras = turntable_cameras(n, size, elevation)
-    c2w = np.stack([camera.c2w for camera in cameras])
-    np.testing.assert_allclose(c2w, published[f"turntable_{name}_c2w"], atol=1e-6)
-    intrinsics = np.stack([camera.K[(0, 1, 0, 1), (0, 1, 2, 2)] for camera in cameras])
-    np.testing.assert_allclose(intrinsics, published[f"turntable_{name}_fxfycxcy"], atol=1e-4)
-
-
-@pytest.mark.parity
-def test_turntable_looks_like_the_published_one(shared: Path):
-    tensors = load_file(shared / "fixtures/facelift/render.safetensors")
-    raw = {name: tensors[f"a.{name}"] for name in ("xyz", "rotation", "scaling", "opacity", "features")}
-    gaussians = Gaussians(
-        raw["xyz"], raw["rotation"], raw["scaling"].exp(), raw["opacity"][:, 0].sigmoid(), raw["features"]
-    )
-    strip = np.concatenate(list(render_turntable(gaussians, 4, 32)), axis=1)
-    expected = tensors["turntable_32px_4views_uint8"].numpy()
-    # Theirs are truncated and ours rounded, and splats end a little earlier in theirs.
-    difference = np.abs(strip.astype(int) - expected)
-    assert difference.max() <= 2
-    assert difference.mean() < 0.6
 
 
 def test_turntable_frames_are_drawn_one_at_a_time_as_asked():

@@ -27,7 +27,6 @@ def test_every_key_is_described() -> None:
     [
         ("model.head_width=60", "width 1024 is not a multiple of head_width 60"),
         ("data.image_size=100", "image_size 100 is not a multiple of model.patch_size 8"),
-        ("model.sh_degree=1", "training renders degree 0 only"),
         ("loss={l2: 0, ssim: 0, alpha: 0}", "at least one must be positive"),
         ("views.input_view=3", "did you mean 'views.input_views'"),
     ],
@@ -35,3 +34,12 @@ def test_every_key_is_described() -> None:
 def test_values_that_cannot_work_are_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(TrainGSLRMConfig, None, [*REQUIRED, override])
+
+
+@pytest.mark.parametrize("term", ["points=0.1", "warmup_points_steps=10"])
+@pytest.mark.parametrize("model", ["tokens=foreground", "depth_anchor=hull"])
+def test_depths_are_spread_about_the_origin_only_where_all_are_measured_from_it(
+    term: str, model: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"loss\.points spreads the depths"):
+        load_config(TrainGSLRMConfig, None, [*REQUIRED, f"loss.{term}", f"model.{model}"])

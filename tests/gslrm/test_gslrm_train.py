@@ -1,6 +1,8 @@
 """Training GS-LRM on balls whose colour is their surface normal."""
 
+import logging
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mouse_facelift.config import load_config
-from mouse_facelift.errors import CheckpointError, ConfigError
+from mouse_facelift.errors import CheckpointError, ConfigError, DataError
 from mouse_facelift.geometry import Camera
 from mouse_facelift.geometry.rays import pixel_rays
-from mouse_facelift.gslrm import GSLRM, TrainGSLRMConfig, load_gslrm, save_gslrm
+from mouse_facelift.gslrm import GSLRM, GSLRMConfig, TrainGSLRMConfig, load_gslrm, save_gslrm
 from mouse_facelift.gslrm import train as gslrm_train
-from mouse_facelift.gslrm.train import GSLRMTask, draw_views
+from mouse_facelift.gslrm.config import AugmentConfig
+from mouse_facelift.gslrm.train import GSLRMTask
 from mouse_facelift.samples.datasets import SampleDataset
 from mouse_facelift.samples.format import write_list, write_sample
 from mouse_facelift.training.checkpoints import checkpoint_folder
 from mouse_facelift.training.logging import read_log
 
 SIZE, VIEWS = 32, 5
+SIZES = {"width": 64, "head_width": 32, "layers": 2, "scale_bias": -3.5}
 
 
 def ball(camera: Camera, radius: float) -> np.ndarray:
@@ -61,7 +65,7 @@ def settings(sample_list: Path, tmp_path: Path) -> list[str]:
     return [
         f"data.train_list={sample_list}",
         f"data.image_size={SIZE}",
-        "model={width: 64, head_width: 32, layers: 2, scale_bias: -3.5, gradient_checkpointing: false}",
+        f"model={SIZES}",
         "views={input_views: 3, target_views: 2}",
         "validation={samples: 2, input_views: 3}",
         "optimizer={lr: 2.0e-3, warmup_steps: 0, schedule: constant}",
@@ -118,19 +122,14 @@ def test_a_few_steps_on_one_ball_lower_the_loss(task: GSLRMTask) -> None:
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
 
 
-def test_views_are_drawn_without_repetition_and_per_sample() -> None:
-    views = draw_views(200, 6, 4, torch.Generator().manual_seed(0))
-    assert views.shape == (200, 4)
-    assert (views.diff(dim=1) > 0).all()
-    assert len(views.unique(dim=0)) == 15
-    assert torch.bincount(views.flatten(), minlength=6).min() > 100
-
-
 def test_validation_reports_inputs_and_held_out_views_apart(task: GSLRMTask, tmp_path: Path) -> None:
     with torch.no_grad():
         metrics = task.validate(task.module.eval(), tmp_path)
         assert metrics == task.validate(task.module, tmp_path)
-    assert metrics.keys() == {"psnr_input", "iou_input", "psnr_held_out", "iou_held_out"}
+    assert metrics.pop("input_views") == "0 1 3"
+    assert metrics.pop("held_out_views") == "2 4"
+    figures = {"psnr_input", "iou_input", "psnr_held_out", "iou_held_out", "psnr_outline_held_out"}
+    assert metrics.keys() == figures
     assert all(np.isfinite(value) for value in metrics.values())
     grids = sorted(tmp_path.glob("*.png"))
     assert [path.stem for path in grids] == ["views_00", "views_01"]
@@ -141,7 +140,8 @@ def test_run_trains_validates_and_leaves_weights_that_load(config: TrainGSLRMCon
     folder = gslrm_train.run(config)
     lines = read_log(folder)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]
-    assert any("validation/psnr_held_out" in line for line in lines)
+    validation = next(line for line in lines if "validation/psnr_held_out" in line)
+    assert (validation["validation/input_views"], validation["validation/held_out_views"]) == ("0 1 3", "2 4")
     assert len(list((folder / "validation" / "step_00000002").glob("*.png"))) == 2
     assert load_gslrm(folder).config == config.model
 
@@ -159,6 +159,54 @@ def test_overfit_keeps_the_first_samples_only(
     for overfit in (0, 1):
         gslrm_train.run(load_config(TrainGSLRMConfig, None, [*settings, f"overfit={overfit}"]))
     assert seen == [3, 1]
+
+
+def test_overfit_ends_with_a_verdict_on_inputs_and_on_views_never_trained_on(
+    settings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    more = ["overfit=1", "training={steps: 6, batch_size: 4, workers: 0}", "views.input_views=5"]
+    with caplog.at_level(logging.INFO):
+        gslrm_train.run(load_config(TrainGSLRMConfig, None, [*settings, *more]))
+    verdict = next(r.getMessage() for r in caplog.records if r.getMessage().startswith("overfit, 6 steps:"))
+    assert re.search(r"input views \(cameras 0 1 3\): PSNR \d+\.\d\d dB, IoU \d\.\d{3}", verdict)
+    assert re.search(r"held-out views \(cameras 2 4, never trained on\): PSNR \d+\.\d\d dB", verdict)
+    assert "true outline in one mean colour has: " in verdict
+    assert "Expect more than 30 dB on the input views: not reached." in verdict
+
+
+def test_overfit_never_looks_at_held_out_views(settings: list[str], sample_list: Path) -> None:
+    more = ["overfit=1", "views.input_views=5", "loss.hull_depth=0.1", "augment.yaw=true"]
+    config = load_config(TrainGSLRMConfig, None, [*settings, *more])
+    samples = SampleDataset.from_list(sample_list, SIZE, limit=1)
+    task = GSLRMTask(config, GSLRM(config.model), samples, samples)
+    batch = collated(task, 0, 0)
+    before = loss(task, batch, seed=3)
+    assert task.split.held_out == (2, 4)
+    for key in ("rgba", "K", "w2c"):
+        batch[key][:, [2, 4]] = torch.nan
+    after = loss(task, batch, seed=3)
+    assert "hull_depth" in before and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_augmentation_moves_cameras_and_leaves_the_batch_alone(task: GSLRMTask) -> None:
+    still = loss(task, collated(task, 0, 1), seed=1)["loss"]
+    moved = task.config.model_copy(update={"augment": AugmentConfig(yaw=True, scale=(0.8, 1.0))})
+    task.config = moved
+    batch = collated(task, 0, 1)
+    before = {key: value.clone() for key, value in batch.items() if isinstance(value, Tensor)}
+    assert not torch.equal(loss(task, batch, seed=1)["loss"], still)
+    assert all(torch.equal(batch[key], value) for key, value in before.items())
+
+
+def test_samples_with_different_numbers_of_views_are_refused(
+    sample_list: Path, settings: list[str], tmp_path: Path
+) -> None:
+    cameras = [Camera.look_at((2.7, 0, z), (0, 0, 0), 1.07 * SIZE, SIZE) for z in (0, 1)]
+    write_sample(tmp_path / "two_views", [ball(camera, 0.5) for camera in cameras], cameras, range(2))
+    write_list(tmp_path / "mixed.txt", [sample_list.parent / "ball_0", tmp_path / "two_views"])
+    config = load_config(TrainGSLRMConfig, None, [*settings, f"data.train_list={tmp_path / 'mixed.txt'}"])
+    with pytest.raises(DataError, match=r"two_views has views \[0, 1\].*\[0, 1, 2, 3, 4\]"):
+        gslrm_train.run(config, dry_run=True)
 
 
 def test_training_starts_from_given_weights(
@@ -182,13 +230,36 @@ def test_more_views_than_the_samples_have_are_refused(key: str, settings: list[s
         gslrm_train.run(config, dry_run=True)
 
 
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights to fine-tune, as the settings' model."""
+    folder = tmp_path_factory.mktemp("start")
+    torch.manual_seed(7)
+    save_gslrm(GSLRM(GSLRMConfig(**SIZES)), folder)
+    return folder
+
+
+VARIANTS = {
+    "all": "{}",
+    "last_blocks": "{train: last_blocks, last_blocks: 1}",
+    "lora": "{train: lora, lora_rank: 2}",
+}
+
+
+@pytest.mark.parametrize("parts", VARIANTS)
 def test_interrupted_run_ends_with_the_very_weights_of_an_undisturbed_one(
-    settings: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    parts: str, settings: list[str], start: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    more = "training={steps: 4, batch_size: 1, gradient_accumulation: 2, ema_decay: 0.9, workers: 0}"
+    more = [
+        "training={steps: 4, batch_size: 1, gradient_accumulation: 2, ema_decay: 0.9, workers: 0}",
+        "views={input_views: [2, 4], target_views: 2, targets: apart}",
+        "augment={yaw: true, scale: [0.7, 1.0]}",
+        f"parts={VARIANTS[parts]}",
+        f"start.weights={start}",
+    ]
 
     def run(name: str) -> Path:
-        config = load_config(TrainGSLRMConfig, None, [*settings, more, f"output={tmp_path / name}"])
+        config = load_config(TrainGSLRMConfig, None, [*settings, *more, f"output={tmp_path / name}"])
         return gslrm_train.run(config)
 
     whole, calls, loss = run("whole"), [], GSLRMTask.loss
@@ -203,11 +274,63 @@ def test_interrupted_run_ends_with_the_very_weights_of_an_undisturbed_one(
         patch.setattr(GSLRMTask, "loss", interrupted)
         run("parts")
     assert len(calls) == 4 and checkpoint_folder(tmp_path / "parts", 2).is_dir()
-    parts = run("parts")
+    resumed = run("parts")
 
-    averaged = load_gslrm(parts).state_dict()
+    def tensors(folder: Path, name: str) -> dict[str, Tensor]:
+        return load_file(checkpoint_folder(folder, 4) / f"{name}.safetensors")
+
     for name in ("weights/gslrm", "state/model", "state/ema"):
-        one, other = (load_file(checkpoint_folder(f, 4) / f"{name}.safetensors") for f in (whole, parts))
-        assert one.keys() == other.keys() == averaged.keys()
+        one, other = tensors(whole, name), tensors(resumed, name)
+        assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one), name
-        assert all(torch.equal(one[key], averaged[key]) for key in one) == (name != "state/model"), name
+    exported, beginning = load_gslrm(resumed).state_dict(), load_gslrm(start).state_dict()
+    assert exported.keys() == tensors(whole, "weights/gslrm").keys() == beginning.keys()
+    changed = {key for key in exported if not torch.equal(exported[key], beginning[key])}
+    heads = {key for key in exported if key.startswith(("gaussian_upsampler", "pixel_gaussian_decoder"))}
+    stored = tensors(whole, "state/model").keys()
+    if parts == "all":
+        assert changed == set(exported) == set(stored)
+    elif parts == "last_blocks":
+        assert changed == set(stored) == heads | {key for key in exported if "transformer_layers.1." in key}
+    else:
+        assert stored - heads == {key for key in stored if ".lora_" in key}
+        assert changed - heads == {
+            key for key in exported if re.search(r"transformer_layers.*(to_qkv|fc|mlp)", key)
+        }
+
+
+def test_resume_refuses_other_frozen_weights(settings: list[str], start: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "start"
+    copy.mkdir()
+    save_gslrm(load_gslrm(start), copy)
+    settings = [*settings, f"start.weights={copy}", f"parts={VARIANTS['lora']}"]
+    gslrm_train.run(load_config(TrainGSLRMConfig, None, settings))
+    save_gslrm(GSLRM(GSLRMConfig(**SIZES)), copy)
+    longer = load_config(TrainGSLRMConfig, None, [*settings, "training.steps=3"])
+    with pytest.raises(CheckpointError, match="trained beside other frozen weights"):
+        gslrm_train.run(longer)
+
+
+def test_depth_of_the_hull_guides_the_rendering(settings: list[str], sample_list: Path) -> None:
+    config = load_config(TrainGSLRMConfig, None, [*settings, "loss.hull_depth=0.5", "model.sh_degree=1"])
+    samples = SampleDataset.from_list(sample_list, SIZE)
+    task = GSLRMTask(config, GSLRM(config.model), samples, samples)
+    terms = loss(task, collated(task, 0), seed=0)
+    assert terms["hull_depth"] > 0
+    terms["hull_depth"].backward()
+    assert task.module.pixel_gaussian_decoder[1].weight.grad.any()
+
+
+def test_loss_knows_the_step_of_its_warm_ups(settings: list[str]) -> None:
+    config = load_config(TrainGSLRMConfig, None, [*settings, "loss.warmup_points_steps=1"])
+    gslrm_train.run(config)
+    first, second = (line for line in read_log(config.output) if "loss" in line)
+    assert "points" in first and "l2" not in first
+    assert "l2" in second and "points" not in second
+
+
+def test_missing_network_of_the_loss_is_told_before_training(settings: list[str], tmp_path: Path) -> None:
+    missing = [f"loss.perceptual_weights={tmp_path / 'vgg.mat'}", "loss.perceptual=0.5"]
+    config = load_config(TrainGSLRMConfig, None, [*settings, *missing])
+    with pytest.raises(CheckpointError, match=r"vgg\.mat: no such file; expected the weights of VGG-19"):
+        gslrm_train.run(config, dry_run=True)

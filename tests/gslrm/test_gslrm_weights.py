@@ -43,10 +43,14 @@ def test_saved_folder_comes_back_with_its_config(model: GSLRM, tmp_path: Path) -
 def test_published_file_tells_its_sizes_and_loses_the_loss_network(
     model: GSLRM, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vgg = {"loss_calculator.perceptual_loss_module.net.conv1.weight": torch.zeros(64, 3, 3, 3)}
+    names = [f"conv{i}.{kind}" for i in range(1, 17) for kind in ("weight", "bias")]
+    vgg = {f"loss_calculator.perceptual_loss_module.net.{name}": torch.zeros(3) for name in names}
     save_published(model, tmp_path / "model.pt", **vgg)
-    loaded = load_gslrm(tmp_path / "model.pt")
+    with caplog.at_level(logging.INFO):
+        loaded = load_gslrm(tmp_path / "model.pt")
     assert same_weights(loaded, model)
+    kept = len(model.state_dict())
+    assert f"left out 32 tensors of the training loss (loss_calculator.*), kept {kept}" in caplog.text
     assert loaded.config == GSLRMConfig(patch_size=4, width=64, head_width=64, layers=2, free_gaussians=3)
     assert "how wide an attention head is" in caplog.text
     assert load_gslrm(tmp_path / "model.pt", config=TINY).config == TINY
@@ -90,7 +94,7 @@ def test_run_folder_gives_its_newest_complete_checkpoint(model: GSLRM, tmp_path:
 
 def test_config_that_contradicts_the_training_is_refused(model: GSLRM, tmp_path: Path) -> None:
     save_gslrm(model, tmp_path)
-    harmless = TINY.model_copy(update={"gradient_checkpointing": False})
+    harmless = TINY.model_copy(update={"gradient_checkpointing": False, "tokens": "foreground"})
     assert load_gslrm(tmp_path, config=harmless).config == harmless
     with pytest.raises(CheckpointError, match=r"scale_bias -4.0, not -2.3"):
         load_gslrm(tmp_path, config=TINY.model_copy(update={"scale_bias": -2.3}))
@@ -108,6 +112,20 @@ def test_missing_unexpected_and_misshapen_tensors_are_listed(model: GSLRM, tmp_p
     assert "missing transformer_layers.1.attn.fc.weight" in message
     assert "unexpected view_type_embeddings" in message
     assert "pixel_gaussian_decoder.0.weight is (7,), expected (64,)" in message
+
+
+def test_all_faults_of_a_renamed_model_are_counted(model: GSLRM, tmp_path: Path) -> None:
+    keep = ("patch_embedder", "gaussian_")
+    state = {
+        name if name.startswith(keep) else f"module.{name}": value
+        for name, value in model.state_dict().items()
+    }
+    torch.save(state, tmp_path / "renamed.pt")
+    with pytest.raises(CheckpointError, match=r"unexpected module\.|missing .*; and \d+ more") as caught:
+        load_gslrm(tmp_path / "renamed.pt", config=TINY)
+    renamed = sum(name.startswith("module.") for name in state)
+    assert str(caught.value).count(";") == 20
+    assert f"and {2 * renamed - 20} more" in str(caught.value)
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:

@@ -51,8 +51,10 @@ def test_count_is_the_largest_need_rounded_up_and_filled_with_the_nearest_patche
     kept = foreground_patches(alpha, 4, 0, 5)
     assert kept.shape == (2, 15)
     assert all(len(set(row)) == 15 for row in kept.tolist())
-    margin = foreground_patches(alpha[:1], 4, 1, 1)[0].tolist()
-    assert {27, 28, 35, 36} <= set(kept[0].tolist()) <= set(margin)
+    nearest = {(patch // 8, patch % 8) for patch in kept[0].tolist()}
+    assert {(3, 3), (3, 4), (4, 3), (4, 4)} <= nearest
+    assert {max(3 - y, y - 4, 0) + max(3 - x, x - 4, 0) for y, x in nearest} <= {0, 1, 2}
+    assert sum(max(3 - y, y - 4, 0) + max(3 - x, x - 4, 0) == 1 for y, x in nearest) == 8
 
 
 def test_views_share_the_budget_and_a_view_without_animal_gets_none() -> None:

@@ -17,7 +17,7 @@ from mouse_facelift.capture.video import VideoReader
 from mouse_facelift.geometry import Camera, Similarity
 from mouse_facelift.preprocess.centres import frame_centers
 from mouse_facelift.preprocess.config import GeometryConfig, PreprocessConfig, QualityConfig
-from mouse_facelift.preprocess.normalize import choose_layout, normalized_view
+from mouse_facelift.preprocess.normalize import choose_framing, choose_up, normalized_view
 from mouse_facelift.preprocess.run import run
 from mouse_facelift.preprocess.survey import observe
 from mouse_facelift.preprocess.warp import View
@@ -140,28 +140,29 @@ def volume_centroid(vertices, faces):
 
 
 def similarities_of(truth, survey, geometry):
-    """Frame -> similarity, the layout, and the frames that are cut."""
+    """Frame -> similarity, the framing, and the frames that are cut."""
     items = list(survey.observations.values())
     centers = frame_centers(geometry, items, [0] * len(items), truth.cameras, survey.keypoints)
-    layout, cut = choose_layout(geometry, items, centers, truth.cameras)
+    rotation, _ = choose_up(geometry, truth.cameras)
+    framing, cut = choose_framing(geometry, items, centers, truth.cameras, rotation)
     by_frame = {
-        item.frame: Similarity(layout.scale, layout.rotation, center)
+        item.frame: Similarity(framing.scale, rotation, center)
         for item, center in zip(items, centers, strict=True)
     }
-    return by_frame, layout, cut
+    return by_frame, framing, cut
 
 
 @pytest.mark.parametrize(("virtual_camera", "focal", "scale"), COMBINATIONS)
 def test_true_animal_covers_the_alpha_of_every_kind_of_view(truth, survey, virtual_camera, focal, scale):
     geometry = GeometryConfig(virtual_camera=virtual_camera, focal=focal, scale=scale)
-    similarities, layout, cut = similarities_of(truth, survey, geometry)
+    similarities, framing, cut = similarities_of(truth, survey, geometry)
     overlaps, distances = [], []
     for frame, number in product(CHECKED, range(6)):
         similarity, camera = similarities[frame], truth.cameras[number]
 
         def written(alpha, similarity=similarity, camera=camera):
             source = View(np.zeros((*alpha.shape, 3), np.uint8), alpha.astype(np.float32), camera)
-            return normalized_view(source, similarity, geometry, SIZE, layout.crop_side_px)
+            return normalized_view(source, similarity, geometry, SIZE, framing.crop_side_px)
 
         view = written(survey.masks[frame][number])
         alpha = view.rgba()[..., 3] / np.float32(255)
@@ -216,9 +217,10 @@ def comparison(truth, tmp_path_factory):
     """Vertices in model units, written alpha and true coverage of every view, and the samples."""
     output = tmp_path_factory.mktemp("truth") / "out"
     config = {
-        "input": {"recording": truth.folder.parent},
+        "input": {"recording": truth.folder.parent, "jumps": []},
         "output": output,
         "selection": {"mode": "list", "frames": FRAMES},
+        "quality": {"sync_window": 0},
     }
     run(PreprocessConfig.model_validate(config))
     result = SimpleNamespace(models=[], alphas=[], coverages=[], samples=[])

@@ -16,7 +16,7 @@ from mouse_facelift.preprocess.normalize import (
     IMAGE_MARGIN,
     aim,
     azimuth_order,
-    choose_layout,
+    choose_framing,
     choose_up,
     normalized_view,
 )
@@ -49,9 +49,10 @@ def observation(half_extent, center=CENTER, frame=0):
     return SimpleNamespace(frame=frame, outline=np.asarray(center) + corners)
 
 
-def layout_of(items, cameras, **values):
+def framing_of(items, cameras, **values):
+    config = GeometryConfig(**values)
     centers = np.stack([item.outline.mean(0) for item in items])
-    return choose_layout(GeometryConfig(**values), items, centers, cameras)
+    return choose_framing(config, items, centers, cameras, choose_up(config, cameras)[0])
 
 
 def ring(count, height=80.0, up=Z, radius=320.0, shift=0.2):
@@ -250,9 +251,9 @@ def test_up_of_the_rig_is_up_in_the_picture_and_z_in_the_model(up):
 
 def test_fit_fills_the_box_exactly():
     items = [observation((20.0, 50, 30)), observation((60.0, 10, 10)), observation((40.0, 40, 40))]
-    layout, cut = layout_of(items, FAR, fit_percentile=100)
-    assert layout.scale == pytest.approx(0.9 / 60)
-    assert layout.crop_side_px is None
+    framing, cut = framing_of(items, FAR, fit_percentile=100)
+    assert framing.scale == pytest.approx(0.9 / 60)
+    assert framing.crop_side_px is None
     assert cut == []
 
 
@@ -261,22 +262,22 @@ def test_fit_measures_the_box_along_the_models_axes():
     cameras = ring(6, height=0, up=up, radius=30000)
     long = CENTER + np.outer([-50, 50], up)
     item = SimpleNamespace(frame=0, outline=long)
-    assert layout_of([item], cameras, focal="fixed")[0].scale == pytest.approx(0.9 / 50)
-    along_z, _ = layout_of([item], cameras, focal="fixed", up="z")
+    assert framing_of([item], cameras, focal="fixed")[0].scale == pytest.approx(0.9 / 50)
+    along_z, _ = framing_of([item], cameras, focal="fixed", up="z")
     assert along_z.scale == pytest.approx(0.9 / 50 * np.sqrt(2))
 
 
 def test_fit_ignores_rare_giants_and_names_them():
     items = [observation((30.0, 30, 30), frame=i) for i in range(199)]
-    layout, cut = layout_of([*items, observation((300.0, 30, 30), frame=777)], FAR)
-    assert layout.scale == pytest.approx(0.9 / 30)
+    framing, cut = framing_of([*items, observation((300.0, 30, 30), frame=777)], FAR)
+    assert framing.scale == pytest.approx(0.9 / 30)
     assert cut == [777]
 
 
-def pixels_of(layout, item, cameras, config, size=512):
+def pixels_of(framing, item, cameras, config, size=512):
     """Where the outline lies in the written pictures. [V, N, 2]"""
-    change = Similarity(layout.scale, layout.rotation, item.outline.mean(0))
-    views = [normalized_view(blank(c), change, config, size, layout.crop_side_px) for c in cameras]
+    change = Similarity(framing.scale, choose_up(config, cameras)[0], item.outline.mean(0))
+    views = [normalized_view(blank(c), change, config, size, framing.crop_side_px) for c in cameras]
     return np.stack([view.camera.project(change.apply(item.outline))[0] for view in views])
 
 
@@ -286,41 +287,41 @@ def test_fit_keeps_the_animal_inside_every_picture_of_any_rig(values, count):
     cameras = ring(count, radius=170)
     items = [observation((70.0, 60, 20), (0, 0, 10)), observation((30.0, 66, 25), (10, -20, 10))]
     config = GeometryConfig(fit_percentile=100, **values)
-    layout, cut = layout_of(items, cameras, fit_percentile=100, **values)
+    framing, cut = framing_of(items, cameras, fit_percentile=100, **values)
     assert cut == []
-    pixels = np.stack([pixels_of(layout, item, cameras, config) for item in items])
+    pixels = np.stack([pixels_of(framing, item, cameras, config) for item in items])
     edge = IMAGE_MARGIN / 2 * 512
     assert min(pixels.min(), 512 - pixels.max()) == pytest.approx(edge)
 
 
 def test_a_larger_number_than_fits_is_taken_and_what_it_cuts_is_named():
     items = [observation((30.0, 30, 30), frame=4), observation((50.0, 30, 30), frame=9)]
-    layout, cut = layout_of(items, FAR, scale=0.02)
-    assert (layout.scale, cut) == (0.02, [9])
+    framing, cut = framing_of(items, FAR, scale=0.02)
+    assert (framing.scale, cut) == (0.02, [9])
 
 
 def test_picture_that_a_fixed_focal_length_cuts_is_counted_whatever_the_scale():
     near = [Camera.look_at(CENTER + np.array((0, 150, 0)), CENTER, 800, 512)]
     items = [observation((30.0, 30, 30), frame=4), observation((80.0, 10, 10), frame=9)]
     for scale in ("fit", 0.001):
-        assert layout_of(items, near, focal="fixed", scale=scale)[1] == [9]
-    assert layout_of(items, near, scale=0.001)[1] == []
+        assert framing_of(items, near, focal="fixed", scale=scale)[1] == [9]
+    assert framing_of(items, near, scale=0.001)[1] == []
 
 
 def test_mean_distance_is_the_reference_distance():
     offsets = ((200, 0, 0), (0, 400, 0))
     cameras = [Camera.look_at(CENTER + np.array(offset), CENTER, 800, 512) for offset in offsets]
-    layout, _ = layout_of([observation((30.0, 30, 30))], cameras, scale="mean_distance")
-    assert layout.scale == pytest.approx(2.7 / 300)
+    framing, _ = framing_of([observation((30.0, 30, 30))], cameras, scale="mean_distance")
+    assert framing.scale == pytest.approx(2.7 / 300)
 
 
 def test_crop_side_is_one_for_the_data_set_and_ignores_rare_giants():
     cameras = ring(3)
     items = [observation((30.0, 30, 30), (0, 0, 0), frame=i) for i in range(199)]
     giant = observation((90.0, 30, 30), (0, 0, 0), frame=777)
-    usual, none_cut = layout_of(items, cameras, virtual_camera="crop", scale=0.001)
-    layout, cut = layout_of([*items, giant], cameras, virtual_camera="crop", scale=0.001)
-    assert layout.crop_side_px == usual.crop_side_px
+    usual, none_cut = framing_of(items, cameras, virtual_camera="crop", scale=0.001)
+    framing, cut = framing_of([*items, giant], cameras, virtual_camera="crop", scale=0.001)
+    assert framing.crop_side_px == usual.crop_side_px
     assert (none_cut, cut) == ([], [777])
     needed = max(np.abs(c.project(items[0].outline)[0] - c.project(np.zeros(3))[0]).max() for c in cameras)
-    assert layout.crop_side_px == pytest.approx(2 * needed / (1 - IMAGE_MARGIN))
+    assert framing.crop_side_px == pytest.approx(2 * needed / (1 - IMAGE_MARGIN))

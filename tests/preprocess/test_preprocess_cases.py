@@ -82,7 +82,7 @@ def test_given_jumps_are_taken_and_none_looked_for(build_recording, rendered, tm
             recording,
             tmp_path / f"out{len(given)}",
             input={"recording": recording, "jumps": given},
-            selection={"mode": "interval", "step": 1},
+            selection=EVERY_FOURTH,
         )
         assert manifest["jumps"] == given
 
@@ -161,11 +161,22 @@ def test_moved_recording_is_the_same_recording(recording_folder, tmp_path):
     make(moved, tmp_path / "out", selection=EVERY_FOURTH)
 
 
+def test_missing_key_points_are_told_before_any_work(recording_folder, tmp_path):
+    with pytest.raises(DataError, match=r"result_view_0\.pkl"):
+        make(recording_folder, tmp_path / "out", geometry={"centre": "keypoints"})
+    assert not (tmp_path / "out").exists()
+
+
 def test_key_points_can_be_the_centre(shared, tmp_path):
     recording = shared / "data/mouse_capture"
-    selection = {"mode": "list", "frames": [12, 108]}
-    geometry = {"centre": "keypoints"}
-    make(recording, tmp_path / "out", selection=selection, geometry=geometry)
+    make(
+        recording,
+        tmp_path / "out",
+        input={"recording": recording, "jumps": []},
+        selection={"mode": "list", "frames": [12, 20]},
+        geometry={"centre": "keypoints"},
+        quality={"sync_window": 0},
+    )
     sample = read_sample(tmp_path / "out/sample_000000")
     track = np.load(recording / "ground_truth/track.npz")
     assert np.linalg.norm(sample.world_from_model[:3, 3] - track["centroid_mm"][12]) < 12

@@ -1,5 +1,6 @@
 """Interrupted runs: killed, sharded, repeated, or changed in between."""
 
+import json
 import os
 import random
 import shutil
@@ -10,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mouse_facelift.cli import app
 from mouse_facelift.errors import ConfigError, DataError
 from mouse_facelift.preprocess.config import PreprocessConfig
 from mouse_facelift.preprocess.run import merge, run
@@ -98,6 +101,9 @@ def test_missing_samples_are_made_again_and_no_other(recording_folder, undisturb
     shutil.copytree(undisturbed, output)
     shutil.rmtree(output / "sample_000003")
     (output / "sample_000005/images/cam_001.png").unlink()
+    cut_off = output / "sample_000007/images/cam_002.png"
+    cut_off.write_bytes(cut_off.read_bytes()[:200])
+    (output / "sample_000008/images/cam_000.png").write_bytes(b"")
     kept = output / "sample_000004/images/cam_001.png"
     before = kept.stat().st_mtime_ns
     run(config(recording_folder, output))
@@ -160,6 +166,28 @@ def test_shards_and_merge_give_the_same_tree(recording_folder, undisturbed, tmp_
         assert not (output / "manifest.json").exists()
     merge(config("anything", output))
     assert tree(output) == tree(undisturbed)
+    settings = json.loads((output / "run.json").read_text())["config"]
+    assert settings["input"]["recording"] == recording_folder.name
+    assert settings["size"] == SETTINGS["size"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(recording_folder, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    run(config(recording_folder, output), shard=Shard(1, 2))
+    for name in (".sample_000012.abc12_45", ".sample_000003.old.abcdefgh"):
+        (output / name / "images").mkdir(parents=True)
+        (output / name / "images/cam_000.png").write_bytes(b"half")
+    (output / ".manifest.abcdefgh.json").write_bytes(b"{")
+    run(config(recording_folder, output))
+    assert tree(output) == tree(undisturbed)
+    assert [path.name for path in output.iterdir() if path.name.startswith(".")] == []
+
+
+def test_merging_takes_no_other_options(tmp_path):
+    for option in (["--shard", "1/2"], ["--dry-run"]):
+        result = CliRunner().invoke(app, ["preprocess", "merge", f"output={tmp_path}", *option])
+        assert result.exit_code == 2
+        assert "neither --shard nor --dry-run" in result.output
 
 
 def test_shards_at_the_same_time_give_the_same_tree(recording_folder, undisturbed, tmp_path):

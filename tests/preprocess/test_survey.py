@@ -13,7 +13,8 @@ from mouse_facelift.capture.recording import open_recording
 from mouse_facelift.errors import CalibrationError
 from mouse_facelift.geometry import Camera
 from mouse_facelift.preprocess.config import GeometryConfig, Limit, QualityConfig
-from mouse_facelift.preprocess.survey import check_calibration, from_record, observe, to_record
+from mouse_facelift.preprocess.observation import from_record, to_record
+from mouse_facelift.preprocess.survey import check_calibration, observe
 
 CAMERAS = ring()
 IDS = (0, 1, 2, 4, 5, 7)
@@ -223,15 +224,15 @@ def test_a_true_rig_passes():
     check_calibration(survey(CAMERAS), CAMERAS, QUALITY)
 
 
-def test_swapped_cameras_are_refused_and_named():
+def test_swapped_cameras_are_refused():
     cameras = [CAMERAS[view] for view in (0, 4, 2, 3, 1, 5)]
-    with pytest.raises(CalibrationError, match="entries 1 and 4 of the calibration exchanged"):
+    with pytest.raises(CalibrationError, match="contradicts the masks"):
         check_calibration(survey(cameras), cameras, QUALITY)
 
 
-def test_transposed_rotations_are_refused_and_named():
+def test_transposed_rotations_are_refused():
     cameras = [Camera.from_rt(c.K, c.R.T, c.t, c.width, c.height) for c in CAMERAS]
-    with pytest.raises(CalibrationError, match="transpose R in the export"):
+    with pytest.raises(CalibrationError, match="contradicts the masks"):
         check_calibration(survey(cameras), cameras, QUALITY)
 
 
@@ -245,12 +246,12 @@ def test_intrinsics_of_another_picture_size_are_refused(factor):
         check_calibration(survey(cameras), cameras, QUALITY)
 
 
-def test_a_single_wrong_camera_is_named():
+def test_a_single_wrong_camera_is_refused():
     angle = np.radians(6)
     pan = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
     turned = CAMERAS[3].reaim(CAMERAS[3].K, pan @ CAMERAS[3].R, 288, 256)[0]
     cameras = [*CAMERAS[:3], turned, *CAMERAS[4:]]
-    with pytest.raises(CalibrationError, match=f"the others agree without camera {IDS[3]}"):
+    with pytest.raises(CalibrationError, match="contradicts the masks"):
         check_calibration(survey(cameras), cameras, QUALITY)
 
 

@@ -14,7 +14,7 @@ from mouse_facelift.capture.config import InputConfig
 from mouse_facelift.capture.masks import CleanMask
 from mouse_facelift.capture.recording import open_recording
 from mouse_facelift.preprocess.config import Limit, QualityConfig
-from mouse_facelift.preprocess.sync import CameraLag, check_lags, choose_moments, measure_lags
+from mouse_facelift.preprocess.sync import CameraLag, check_colours, check_lags, choose_moments, measure_lags
 
 CAMERAS = ring(size=(144, 128), focal=200.0)
 IDS = (0, 1, 2, 3, 5, 8)
@@ -45,7 +45,7 @@ class Film:
         self.pose, self.late, self.colour_late, self.broken = pose, late, colour_late, broken
         self.offsets, self.cameras, self.camera_ids = tuple(offsets), tuple(CAMERAS), IDS
         self.frame_count = FRAMES - max(offsets)
-        self.masks = [SimpleNamespace(keyframes=[0])]
+        self.keyframes = [0]
 
     def at(self, index, view, late):
         return film(self.pose)[index + self.offsets[view] - late[view] + SPARE][view]
@@ -175,6 +175,29 @@ def test_nothing_is_read_where_no_lag_is_looked_for_or_no_window_fits():
     assert measure_lags(SimpleNamespace(frame_count=8), [1, 3], QUALITY, 3.0) == ()
 
 
+class Exchanged(Film):
+    """The colour videos of two cameras have each other's names."""
+
+    def read_pictures(self, indices):
+        for step in super().read_pictures(indices):
+            images = list(step.images)
+            images[1], images[4] = images[4], images[1]
+            yield SimpleNamespace(index=step.index, images=tuple(images))
+
+
+def test_exchanged_colour_videos_are_named():
+    assert check_colours(measure(Film()), QUALITY) == []
+    (message,) = check_colours(measure(Exchanged()), QUALITY)
+    assert "Are the colour videos of cameras 1 and 5 exchanged?" in message
+    off = QualityConfig(colour_match=Limit(value=None, action="stop"))
+    assert check_colours(measure(Exchanged()), off) == []
+
+
+def test_animal_that_looks_like_its_surroundings_in_all_cameras_accuses_nobody():
+    lags = [CameraLag(i, (0,), (0.9,), 0, 0.0, True, 0, 0, match) for i, match in enumerate((0.1, 0.3, 0.2))]
+    assert check_colours(lags, QUALITY) == []
+
+
 def test_limits():
     lags = (
         CameraLag(0, (-1, 0, 1), (0.5, 0.6, 0.5), 0, 0.0, True, None, 0),
@@ -187,12 +210,10 @@ def test_limits():
 
 
 def test_windows_start_at_keyframes_where_there_are_enough():
-    recording = SimpleNamespace(
-        frame_count=1000, offsets=(2, 0), masks=[SimpleNamespace(keyframes=[0, 250, 500, 750])]
-    )
+    recording = SimpleNamespace(frame_count=1000, keyframes=[-2, 248, 498, 748])
     quality = QualityConfig(sync_window=5, sync_moments=3)
     assert choose_moments(recording, quality) == [253, 503, 753]
-    recording.masks[0].keyframes = [0]
+    recording.keyframes = [0]
     assert choose_moments(recording, QualityConfig(sync_window=5, sync_moments=5)) == [5, 252, 500, 747, 994]
     recording.frame_count = 12
     assert choose_moments(recording, quality) == [5, 6]
@@ -200,8 +221,8 @@ def test_windows_start_at_keyframes_where_there_are_enough():
     assert choose_moments(recording, quality) == []
 
 
-REAL = QualityConfig(sync_window=4)
-MOMENTS = list(range(34, 200, 15))
+REAL = QualityConfig(sync_window=3)
+MOMENTS = list(range(34, 200, 20))
 
 
 def opened(shared, offsets):
@@ -212,8 +233,13 @@ def opened(shared, offsets):
     )
 
 
-def test_a_rendered_mouse_in_step(shared):
-    lags = measure_lags(opened(shared, []), MOMENTS, REAL, 1.5)
+@pytest.fixture(scope="module")
+def in_step(shared):
+    return opened(shared, [])
+
+
+def test_a_rendered_mouse_in_step(in_step):
+    lags = measure_lags(in_step, MOMENTS, REAL, 1.5)
     assert check_lags(lags, REAL) == []
     assert [item.mask_lag for item in lags] == [0] * 6
     assert all(item.conclusive for item in lags)
@@ -227,11 +253,14 @@ def test_a_rendered_mouse_with_camera_3_late(shared):
     assert advised([message]) == STILL
 
 
-def test_a_rendered_mouse_with_only_one_colour_video_late(shared):
-    recording, shifted = opened(shared, []), opened(shared, [0, 3, 0, 0, 0, 0])
-    recording = replace(recording, frame_count=shifted.frame_count)
+def test_a_rendered_mouse_with_only_one_colour_video_late(shared, in_step):
+    shifted = opened(shared, [0, 3, 0, 0, 0, 0])
+    recording = replace(in_step, frame_count=shifted.frame_count)
     mixed = SimpleNamespace(
-        **vars(recording), read_masks=recording.read_masks, read_pictures=shifted.read_pictures
+        **vars(recording),
+        cameras=recording.cameras,
+        read_masks=recording.read_masks,
+        read_pictures=shifted.read_pictures,
     )
     (message,) = check_lags(measure_lags(mixed, MOMENTS, REAL, 1.5), REAL)
     assert message.startswith("camera 1: its mask at frame t is that of frame t-3 of its own video;")

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -91,6 +92,25 @@ def test_second_process_of_the_same_name_is_refused(workspace):
         workspace.lock("shard_1_of_2"),
     ):
         pass
+
+
+def test_one_process_at_a_time_changes_the_folder_though_the_lock_comes_and_goes(workspace):
+    inside, together = [], []
+    workspace.output.mkdir()
+    (workspace.output / "notes.txt").write_text("mine")
+
+    def come_and_go(number):
+        for _ in range(20):
+            with workspace._alone():
+                inside.append(number)
+                together.append(len(inside))
+                inside.remove(number)
+            workspace.abandon()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+    assert together == [1] * 80
+    assert [path.name for path in workspace.output.iterdir()] == ["notes.txt"]
 
 
 def test_something_else_under_a_manifests_name_is_refused(workspace):

@@ -67,11 +67,11 @@ def by_camera(table: Table, figure: Figure) -> Markup:
     """The spread of a figure in each camera, in their order around the animal."""
     values, use = table.column(figure.name), table.use_of(figure)
     report = table.report
-    height = TOP + CAMERA_ROW * len(report.camera_ids) + BOTTOM
+    height = TOP + CAMERA_ROW * len(report.facts.camera_ids) + BOTTOM
     across = _value_axis(table, figure, LEFT, CAMERA_WIDTH - RIGHT)
     marks = []
     for row, number in enumerate(report.azimuth_order):
-        part = np.flatnonzero(table.camera == list(report.camera_ids).index(number))
+        part = np.flatnonzero(table.camera == list(report.facts.camera_ids).index(number))
         y = TOP + CAMERA_ROW * (row + 0.5)
         marks.append(label(LEFT - 8, y + 4, str(number), "end"))
         measured = part[np.isfinite(values[part])]
@@ -254,8 +254,8 @@ def _time_ticks(time: Axis, report: Report, top: float, bottom: float) -> Markup
     for tick in ticks:
         x = time(tick)
         parts += [line(x, bottom, x, bottom + 4, "tick"), label(x, bottom + 15, f"{tick:.0f}")]
-        if report.fps:
-            parts.append(label(x, bottom + 28, f"{tick / report.fps:.1f} s", style="faint"))
+        if report.facts.fps:
+            parts.append(label(x, bottom + 28, f"{tick / report.facts.fps:.1f} s", style="faint"))
     for jump in report.jumps:
         if time.low < jump < time.high:
             mark = line(time(jump), top, time(jump), bottom, "jump")

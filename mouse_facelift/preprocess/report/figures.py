@@ -151,8 +151,8 @@ class Table:
 
     @cached_property
     def camera(self) -> NDArray[np.intp]:
-        """Position in `report.camera_ids`. [N]"""
-        position = {number: index for index, number in enumerate(self.report.camera_ids)}
+        """Position in `report.facts.camera_ids`. [N]"""
+        position = {number: index for index, number in enumerate(self.report.facts.camera_ids)}
         return np.array([position[row.camera] for row in self.rows], np.intp)
 
     @cached_property
@@ -163,7 +163,7 @@ class Table:
         mean does. Border contact is limited by the number of views.
         """
         limits = self.report.limits
-        cameras = self.report.cameras
+        cameras = self.report.facts.cameras
         diagonal = np.array([np.hypot(c.width, c.height) for c in cameras])[self.camera]
         pixels = np.array([c.width * c.height for c in cameras], float)[self.camera]
         residual = np.minimum(self.column("center_residual_px") / diagonal, 1)
@@ -190,7 +190,7 @@ class Table:
             return None
         limit: float | None = getattr(self.report.limits, figure.limit).value
         if figure.limit == "center_residual" and limit is not None:
-            return limit * max(float(np.hypot(c.width, c.height)) for c in self.report.cameras)
+            return limit * max(float(np.hypot(c.width, c.height)) for c in self.report.facts.cameras)
         return limit
 
     @cached_property

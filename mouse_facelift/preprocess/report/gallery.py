@@ -78,13 +78,13 @@ class Gallery:
         chosen = sorted({*self.worst, *self.typical})
 
         def draw(index: int) -> HullSample:
-            return overlay(self.report.samples[index], self.report.rotation)
+            return overlay(self.report.samples[index], self.report.facts.rotation)
 
         return dict(zip(chosen, bounded_map(draw, chosen, worker_count(0)), strict=True))
 
     @cached_property
     def _side_px(self) -> int:
-        pictures = len(self._drawn) * len(self.report.camera_ids)
+        pictures = len(self._drawn) * len(self.report.facts.camera_ids)
         fitting = math.sqrt(PAGE_BYTES / (max(pictures, 1) * BYTES_PER_PIXEL))
         return min(THUMBNAIL_PX, int(fitting) // 8 * 8)
 

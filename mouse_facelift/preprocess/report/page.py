@@ -48,7 +48,7 @@ def write_quality_html(path: Path, report: Report) -> None:
         gallery.sections(),
     ]
     here = Path(__file__)
-    title = f"Quality of {report.name}"
+    title = f"Quality of {report.facts.name}"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -81,14 +81,14 @@ def _verdict(report: Report, table: Table) -> Markup:
 
 
 def _facts(report: Report) -> Markup:
-    sizes = {(camera.width, camera.height) for camera in report.cameras}
+    sizes = {(camera.width, camera.height) for camera in report.facts.cameras}
     facts = {
         "cameras around the animal": ", ".join(map(str, report.azimuth_order)),
         "recorded pictures": " or ".join(sorted(f"{width} × {height} px" for width, height in sizes)),
-        "recording": f"{report.frame_count} frames"
-        + (f" at {report.fps:g} per second" if report.fps else ""),
+        "recording": f"{report.facts.frame_count} frames"
+        + (f" at {report.facts.fps:g} per second" if report.facts.fps else ""),
         "scale": f"{report.scale:.6g} model units per mm",
-        "calibration read as": report.convention,
+        "calibration read as": report.facts.convention,
         **report.summary,
     }
     lines = (join(tag("dt", key), tag("dd", str(value))) for key, value in facts.items())
@@ -102,12 +102,12 @@ def _rig(report: Report, lowest_mm: float | None) -> Markup:
 def _rig_table(report: Report) -> Markup:
     """Where each camera stands as seen from the animal, and how much it recorded."""
     middle = np.median(report.centers, axis=0)
-    lags = {entry["camera"]: entry for entry in report.lags}
+    lags = {entry["camera"]: entry for entry in report.facts.lags}
     lines = []
     for name in report.azimuth_order:
-        camera = report.cameras[list(report.camera_ids).index(name)]
-        x, y, z = report.rotation @ (camera.center - middle)
-        counts = report.frame_counts.get(str(name), ())
+        camera = report.facts.cameras[list(report.facts.camera_ids).index(name)]
+        x, y, z = report.facts.rotation @ (camera.center - middle)
+        counts = report.facts.frame_counts.get(str(name), ())
         lag = lags.get(name)
         lines.append(
             [
@@ -125,10 +125,10 @@ def _rig_table(report: Report) -> Markup:
 
 
 def _evidence(report: Report) -> Markup | None:
-    if not report.evidence:
+    if not report.facts.evidence:
         return None
     lines = []
-    for item in report.evidence:
+    for item in report.facts.evidence:
         residual = residual_of(item)
         lines.append(
             [
@@ -143,7 +143,7 @@ def _evidence(report: Report) -> Markup | None:
 
 
 def _timing(report: Report) -> Iterator[Markup]:
-    if not any(entry["hull_iou"] for entry in report.lags):
+    if not any(entry["hull_iou"] for entry in report.facts.lags):
         yield tag("p", "Not measured: it is off, or too few moments show the animal in every view.")
         return
     yield tag(
@@ -151,13 +151,13 @@ def _timing(report: Report) -> Iterator[Markup]:
         "Agreement of each camera's masks, taken some frames later or earlier, with the hull of all other "
         "cameras. The peak (ring) belongs on lag 0 (dashed).",
     )
-    values = np.array([value for entry in report.lags for value in entry["hull_iou"]], float)
+    values = np.array([value for entry in report.facts.lags for value in entry["hull_iou"]], float)
     values = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
     low, high = float(values.min()), float(values.max())
     room = max(0.05 * (high - low), 1e-3)
     limit = report.limits.sync_lag.value
     curves = []
-    for entry in (entry for entry in report.lags if entry["hull_iou"]):
+    for entry in (entry for entry in report.facts.lags if entry["hull_iou"]):
         late = entry["conclusive"] and limit is not None and abs(entry["best"]) > limit
         words = tag("figcaption", tag("b", f"camera {entry['camera']} "), lag_text(entry))
         curves.append(
@@ -213,7 +213,7 @@ def _camera_table(table: Table) -> Markup:
     columns = {figure: (table.column(figure.name), table.use_of(figure)) for figure in FIGURES}
     lines = []
     for name in table.report.azimuth_order:
-        part = table.camera == list(table.report.camera_ids).index(name)
+        part = table.camera == list(table.report.facts.camera_ids).index(name)
         lines.append([str(name), *(_summary(f, v[part], u[part]) for f, (v, u) in columns.items())])
     return join(
         tag("h3", "All figures per camera: median (worst); share of the views at the border"),

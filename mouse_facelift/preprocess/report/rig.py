@@ -87,20 +87,20 @@ def rig_drawing(report: Report, floor: float | None) -> Markup:
         report: Cameras, centres and the up direction.
         floor: The animal's lowest height along the up direction in millimetres; None takes its centres'.
     """
-    centers = report.centers @ report.rotation.T
-    eyes = np.stack([camera.center for camera in report.cameras]) @ report.rotation.T
+    centers = report.centers @ report.facts.rotation.T
+    eyes = np.stack([camera.center for camera in report.facts.cameras]) @ report.facts.rotation.T
     ground = float(centers[:, 2].min()) if floor is None else floor
     middle = np.append(np.median(centers[:, :2], axis=0), (ground + float(eyes[:, 2].max())) / 2)
     radius = float(np.linalg.norm(eyes - middle, axis=1).max()) * 1.08
     shown = np.vstack([eyes, np.median(centers, axis=0)])
-    scene = _clearest(_Scene(report.rotation, middle, radius), shown - middle)
+    scene = _clearest(_Scene(report.facts.rotation, middle, radius), shown - middle)
     step = round_step(radius / 8)
     content = [
         *_floor(scene, ground - middle[2], step),
         *_axes(scene, ground, step),
         *_travel(scene, report, ground - middle[2]),
     ]
-    for name, camera in zip(report.camera_ids, report.cameras, strict=True):
+    for name, camera in zip(report.facts.camera_ids, report.facts.cameras, strict=True):
         content += _camera(scene, camera, str(name), report.centers, ground - middle[2])
     svg = drawing(
         WIDTH,
@@ -157,7 +157,7 @@ def _axes(scene: _Scene, ground: float, step: float) -> list[Markup]:
 
 def _travel(scene: _Scene, report: Report, floor: float) -> list[Markup]:
     """The animal's path, coloured by time, and its shadow on the floor; broken where the recording jumps."""
-    first_rows = report.rows[:: len(report.camera_ids)]
+    first_rows = report.rows[:: len(report.facts.camera_ids)]
     segments = np.array([row.segment for row in first_rows])
     every = max(1, len(segments) // PATH_POINTS)
     path = scene.local(report.centers)

@@ -114,7 +114,7 @@ def _dropped(report: Report) -> Iterator[Finding]:
 
 def _timing(report: Report) -> Iterator[Finding]:
     limit = report.limits.sync_lag.value
-    for entry in report.lags:
+    for entry in report.facts.lags:
         text, far = lag_text(entry), abs(int(entry["best"]))
         if entry["conclusive"] and limit is not None and far > limit:
             yield Finding("beyond", f"Camera {entry['camera']} {text}.")
@@ -125,12 +125,12 @@ def _timing(report: Report) -> Iterator[Finding]:
                 "beyond",
                 f"Camera {entry['camera']}: masks and video are {abs(int(entry['mask_lag']))} frames apart.",
             )
-    unclear = [str(entry["camera"]) for entry in report.lags if not entry["conclusive"]]
+    unclear = [str(entry["camera"]) for entry in report.facts.lags if not entry["conclusive"]]
     if unclear:
         yield Finding("look", f"Too little motion to tell whether camera {', '.join(unclear)} is in step.")
-    elif report.lags and not any(int(entry["best"]) for entry in report.lags):
-        yield Finding("good", f"All {len(report.lags)} cameras are in step to the frame.")
-    if not report.lags:
+    elif report.facts.lags and not any(int(entry["best"]) for entry in report.facts.lags):
+        yield Finding("good", f"All {len(report.facts.lags)} cameras are in step to the frame.")
+    if not report.facts.lags:
         yield Finding(
             "look",
             "Whether the cameras are in step was not measured (quality.sync_window, recording length).",
@@ -151,12 +151,13 @@ def lag_text(entry: Mapping[str, Any]) -> str:
 
 
 def _calibration(report: Report) -> Iterator[Finding]:
-    tried = sorted(residual for item in report.evidence if (residual := residual_of(item)) is not None)
+    facts = report.facts
+    tried = sorted(residual for item in facts.evidence if (residual := residual_of(item)) is not None)
     if len(tried) < 2:
         return
     best, other = max(tried[0], 1e-4), tried[1]
     text = (
-        f"The calibration is read as \u201c{report.convention}\u201d: the centres of the masks meet within "
+        f"The calibration is read as \u201c{facts.convention}\u201d: the centres of the masks meet within "
         f"{percent(tried[0])} of the picture's diagonal, under any other reading within {percent(other)}."
     )
     yield Finding("good" if other > CLEAR_EVIDENCE * best else "look", text)
@@ -175,11 +176,12 @@ def residual_of(evidence: Mapping[str, Any]) -> float | None:
 
 
 def _streams(report: Report) -> Iterator[Finding]:
-    counts = {int(count) for pair in report.frame_counts.values() for count in pair}
+    used = report.facts.frame_count
+    counts = {int(count) for pair in report.facts.frame_counts.values() for count in pair}
     if len(counts) > 1:
         yield Finding(
             "look",
-            f"Videos and masks have {min(counts)} to {max(counts)} frames; {report.frame_count} are used.",
+            f"Videos and masks have {min(counts)} to {max(counts)} frames; {used} are used.",
         )
     elif counts:
         yield Finding("good", f"All videos and masks have {min(counts)} frames.")
