@@ -149,7 +149,7 @@ def _register(name: str, subcommand: Subcommand) -> None:
             list[str] | None,
             typer.Argument(
                 metavar="[merge] KEY.SUB=VALUE",
-                help="Settings on top of the file; with `merge` first: finish what shards have done in "
+                help="Settings on top of the file; with `merge` among them: finish what shards have done in "
                 "output=DIR.",
             ),
         ] = None,
@@ -211,11 +211,12 @@ def _preprocess(
     from .config import load_config
 
     model = _load(subcommand.config)
-    if settings[:1] == ["merge"]:
+    if "merge" in settings:
         if shard or dry_run:
             raise ConfigError("`mfl preprocess merge` takes neither --shard nor --dry-run: leave them out.")
         # Merging reads everything but the output's place from there.
-        _load("preprocess.run:merge")(load_config(model, path, ["input.recording=.", *settings[1:]]))
+        rest = [setting for setting in settings if setting != "merge"]
+        _load("preprocess.run:merge")(load_config(model, path, ["input.recording=.", *rest]))
         return
     share = {"shard": _load("preprocess.shard:Shard").parse(shard)} if shard else {}
     _load(subcommand.entry)(load_config(model, path, settings), dry_run=dry_run, **share)

@@ -6,13 +6,13 @@ knows how to read, override, check, describe and dump them.
 
 import difflib
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticUndefined
 
 from .errors import ConfigError
@@ -27,6 +27,12 @@ class Config(BaseModel):
 
     reused: ClassVar[bool] = False
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        """`~` is the home folder; a shell expands it only at the beginning of a word."""
+        return value.expanduser() if isinstance(value, Path) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -68,8 +74,9 @@ def load_config(model: type[AnyConfig], path: Path | None, overrides: Sequence[s
         ConfigError: the file is missing or malformed, or a key or value is wrong.
     """
     values = _read_yaml(path) if path is not None else {}
+    paths = {field.key for field in describe(model) if "Path" in field.type}
     for override in overrides:
-        _apply_override(values, override)
+        _apply_override(values, override, paths)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -119,13 +126,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: dict[str, Any], override: str, paths: Collection[str]) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"override '{override}' is not of the form key.sub=value.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
+        value = text
+    if key in paths and value is not None:
+        # A folder may be called 2026 or 2026-11-22, which YAML takes for a number and a date.
         value = text
     *parents, last = key.split(".")
     node = values

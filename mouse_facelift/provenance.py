@@ -45,6 +45,11 @@ class Run:
         self._timings[name] = round(now - self._lap, 3)
         self._lap = now
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.time() - self._started
+
     def add_inputs(self, files: Iterable[Path]) -> dict[Path, str]:
         """Record SHA-256 hashes of input files, and return them."""
         paths = list(files)

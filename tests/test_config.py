@@ -119,3 +119,19 @@ def test_types_are_shown_as_people_write_them() -> None:
         sizes: tuple[int, ...] = Field((1,), description="How large.")
 
     assert [field.type for field in describe(Shown)] == ["'a' | 'b'", "tuple[int, ...]"]
+
+
+class Places(Config):
+    output: Path
+    other: Path | None = None
+
+
+@pytest.mark.parametrize("name", ["2026", "2026-11-22", "1e3", "yes", "a: b"])
+def test_folders_may_have_names_that_yaml_takes_for_something_else(name: str) -> None:
+    assert load_config(Places, None, [f"output={name}"]).output == Path(name)
+
+
+def test_home_is_expanded_and_null_stays_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    found = load_config(Places, None, ["output=~/mice", "other=null"])
+    assert found == Places(output=Path("/home/me/mice"), other=None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..capture.jumps import find_jumps, segment_of
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..geometry import Similarity
 from ..geometry.cameras import Array
 from ..samples.split import Split, split_samples
@@ -23,6 +23,9 @@ from .selection import candidates, choose_diverse, replacements
 from .survey import check_calibration
 
 logger = logging.getLogger(__name__)
+
+MIN_SIZE = 0.05
+"""An animal that is smaller in model units is a few pixels in a picture."""
 
 Survey = Callable[[Sequence[int], bool], None]
 """Makes sure that the first pass has seen these frames, and looked for jumps between them where asked to."""
@@ -117,6 +120,7 @@ def make_plan(
         raise _nothing_usable(config, len(chosen), dropped)
     observations = [observations[position] for position in kept]
     framing, cut = choose_framing(config.geometry, observations, centers[kept], facts.cameras, facts.rotation)
+    _check_visible(config, observations, centers[kept], framing)
     frames = [item.frame for item in observations]
     segments = [segments[position] for position in kept]
     split = split_samples(
@@ -222,6 +226,26 @@ def _beyond_limits(
         if problem and problem.action == "drop":
             lost[item.frame] = problem.text
     return lost
+
+
+def _check_visible(
+    config: PreprocessConfig, observations: Sequence[Observation], centers: Array, framing: Framing
+) -> None:
+    """Refuse geometry that leaves the animal outside the model's box, or makes it a speck.
+
+    Raises:
+        ConfigError: so it is in most frames.
+    """
+    outlines = [item.outline - center for item, center in zip(observations, centers, strict=True)]
+    nearest = framing.scale * float(np.median([np.abs(points).max(1).min() for points in outlines]))
+    size = framing.scale * float(np.median([np.ptp(points, axis=0).max() for points in outlines]))
+    if nearest < 1 and size > MIN_SIZE:
+        return
+    raise ConfigError(
+        f"{config.input.recording}: in the model's world the animal would be {size:.3g} units long and begin "
+        f"{nearest:.3g} from the origin, expected it to fill a box of +-{config.geometry.box} about it. "
+        "Check geometry.scale and geometry.fixed_centre_mm."
+    )
 
 
 def _nothing_usable(config: PreprocessConfig, count: int, dropped: Sequence[Dropped]) -> DataError:

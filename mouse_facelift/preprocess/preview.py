@@ -23,6 +23,8 @@ from .workspace import nearest_existing
 
 logger = logging.getLogger(__name__)
 
+REPORT_SECONDS = 4.0
+"""About what the quality page takes, whatever the number of samples."""
 TRIAL_FRAMES = 24
 """Neighbours in the selection, so that decoding what lies between them is in the measured time."""
 
@@ -50,6 +52,7 @@ def preview(
     facts: RecordingFacts,
     wanted: Sequence[int],
     keypoints: Array | None,
+    spent: float,
 ) -> None:
     """Say what a run would do, how long it would take and how much disk it would fill.
 
@@ -59,6 +62,7 @@ def preview(
         facts: What is known of it.
         wanted: The frames that the run would look at.
         keypoints: 2D key points of all frames, where the configuration needs them.
+        spent: Seconds that the checks so far have taken; a run makes them too.
 
     Raises:
         DataError: none of the frames that were tried can be used.
@@ -67,7 +71,8 @@ def preview(
     trial = _try(config, recording, facts, wanted, keypoints)
     selection = config.selection
     samples = min(selection.count, len(wanted)) if selection.mode == "diverse" else len(wanted)
-    seconds = trial.mask_seconds * len(wanted) + trial.sample_seconds * samples
+    seconds = spent + trial.mask_seconds * len(wanted) + trial.sample_seconds * samples
+    seconds += REPORT_SECONDS
     for line in (*_recording_lines(facts), *_trial_lines(trial)):
         logger.info("%s", line)
     free = shutil.disk_usage(nearest_existing(config.output)).free

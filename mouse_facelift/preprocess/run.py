@@ -71,7 +71,8 @@ def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) 
         len(wanted),
     )
     if dry_run:
-        preview(config, recording, inspect(recording, config), wanted, keypoints)
+        facts = inspect(recording, config)
+        preview(config, recording, facts, wanted, keypoints, record.elapsed)
         return config.output
     if workspace.is_complete(identity):
         logger.info("%s: complete, nothing to do", config.output)
@@ -108,6 +109,9 @@ def merge(config: PreprocessConfig) -> Path:
         DataError: shards have not finished.
     """
     workspace = Workspace(config.output)
+    if workspace.is_merged():
+        logger.info("%s: complete, nothing to merge", config.output)
+        return config.output
     identity = workspace.unfinished()
     config = PreprocessConfig.model_validate({**identity["settings"], "output": config.output})
     record = Run("preprocess", config)

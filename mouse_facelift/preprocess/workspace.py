@@ -104,6 +104,10 @@ class Workspace:
         self.abandon()
         return True
 
+    def is_merged(self) -> bool:
+        """Whether a run has finished here and none is under way."""
+        return self.manifest() is not None and _read(self.work / IDENTITY) is None
+
     def unfinished(self) -> Identity:
         """The run under way here.
 
@@ -112,10 +116,8 @@ class Workspace:
         """
         identity = _read(self.work / IDENTITY)
         if identity is None:
-            state = "is complete" if self.manifest() else "holds no run"
             raise ConfigError(
-                f"{self.output}: {state}; expected one that shards have worked on and that is not merged. "
-                "Check output."
+                f"{self.output}: holds no run; expected one that shards have worked on. Check output."
             )
         return identity
 

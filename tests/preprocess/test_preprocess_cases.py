@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mouse_facelift.errors import DataError
+from mouse_facelift.errors import ConfigError, DataError
 from mouse_facelift.preprocess.config import PreprocessConfig
 from mouse_facelift.preprocess.run import run
 from mouse_facelift.samples.format import read_sample
@@ -159,6 +159,13 @@ def test_moved_recording_is_the_same_recording(recording_folder, tmp_path):
     moved = tmp_path / "elsewhere" / recording_folder.name
     shutil.copytree(recording_folder, moved)
     make(moved, tmp_path / "out", selection=EVERY_FOURTH)
+
+
+@pytest.mark.parametrize("geometry", [{"centre": "fixed", "fixed_centre_mm": [5000, 0, 0]}, {"scale": 1e-5}])
+def test_geometry_without_an_animal_is_refused(recording_folder, tmp_path, geometry):
+    with pytest.raises(ConfigError, match=r"geometry\.scale and geometry\.fixed_centre_mm"):
+        make(recording_folder, tmp_path / "out", geometry=geometry)
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_key_points_are_told_before_any_work(recording_folder, tmp_path):

@@ -207,11 +207,15 @@ def test_merging_too_early_says_what_is_missing(recording_folder, tmp_path):
         merge(config("anything", tmp_path / "out"))
 
 
-def test_merging_nothing_is_refused(undisturbed, tmp_path):
+def test_merging_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         merge(config("anything", tmp_path))
-    with pytest.raises(ConfigError, match="is complete"):
-        merge(config("anything", undisturbed))
+
+
+def test_merging_twice_changes_nothing(undisturbed):
+    before = tree(undisturbed)
+    assert merge(config("anything", undisturbed)) == undisturbed
+    assert tree(undisturbed) == before
 
 
 def test_changed_input_is_noticed(recording_folder, undisturbed, tmp_path):
