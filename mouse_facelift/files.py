@@ -21,6 +21,16 @@ _UMASK = _read_umask()
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A write that fails (on a full disk, say) does not tell to which file; the user must know."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it and rename it to `path`.
 
@@ -31,11 +41,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_UMASK)
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
+        with naming(path):
+            yield temporary
+            temporary.chmod(0o666 & ~_UMASK)
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -46,18 +57,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_UMASK)
-        for written in (*temporary.rglob("*"), temporary):
-            _flush(written)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(old / path.name)
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-        _flush(path.parent)
+        with naming(path):
+            yield temporary
+            temporary.chmod(0o777 & ~_UMASK)
+            for written in (*temporary.rglob("*"), temporary):
+                _flush(written)
+            if path.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+                path.replace(old / path.name)
+                temporary.replace(path)
+                shutil.rmtree(old)
+            else:
+                temporary.replace(path)
+            _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,10 @@ def test_writing_does_not_touch_the_mask_that_other_threads_make_files_with(
         patch.delattr(os, "umask")
         write_json(tmp_path / "a.json", 1)
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("place", [atomic_path, atomic_folder])
+def test_write_that_fails_names_what_was_being_written(tmp_path: Path, place: Callable) -> None:
+    with pytest.raises(OSError, match="No space left") as failure, place(tmp_path / "sample"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert failure.value.filename == str(tmp_path / "sample")

@@ -58,7 +58,7 @@ class GeometryConfig(Config):
         description="Which way is up in the calibration's world: an axis; rig: the cameras' mean up; auto: "
         "the axis near the cameras' mean up, or the mean itself where no axis is.",
     )
-    cell_mm: float = Field(1.5, gt=0, description="Side of the visual hull's cells in mm.")
+    cell_mm: float = Field(1.5, gt=0, le=10, description="Side of the visual hull's cells in mm.")
     smoothing_frames: float = Field(
         0.0, ge=0, description="Width (sigma, in video frames) of temporal smoothing of the centre; 0 is off."
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from ..files import naming
+
 HEADER = struct.Struct("<II")
 """Length and CRC-32 of what follows."""
 SUFFIX = ".journal"
@@ -80,8 +82,9 @@ class Journal:
         assert self._file is not None, "the journal is not open"
         head = json.dumps([content, [len(blob) for blob in blobs]]).encode()
         body = b"".join((struct.pack("<I", len(head)), head, *blobs))
-        self._file.write(HEADER.pack(len(body), zlib.crc32(body)) + body)
-        self._file.flush()
+        with naming(self._own):
+            self._file.write(HEADER.pack(len(body), zlib.crc32(body)) + body)
+            self._file.flush()
 
     def news(self) -> Iterator[Record]:
         """All whole records, of every process, that were not given before."""
