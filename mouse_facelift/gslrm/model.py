@@ -199,9 +199,13 @@ class GSLRM(nn.Module):
 
         xyz, sh, scale, quats, opacity = torch.cat([free, pixel], dim=1).split(self.split, dim=-1)
         n = self.config.free_gaussians
+        free_means = xyz[:, :n]
+        if self.config.depth_anchor == "hull":
+            # From scratch they drift out of the model's box, where the clean-up of results cuts them off.
+            free_means = free_means.tanh()
         signed = 2 * xyz[:, n:].mean(dim=-1, keepdim=True).sigmoid() - 1
         return RawGaussians(
-            means=torch.cat([xyz[:, :n], anchors + signed * steps], dim=1),
+            means=torch.cat([free_means, anchors + signed * steps], dim=1),
             sh=sh.unflatten(-1, (-1, 3)),
             log_scales=(scale + self.config.scale_bias).clamp(max=self.config.scale_max),
             quats=quats,

@@ -71,6 +71,16 @@ def test_pixel_gaussians_stay_near_the_hull(images: Tensor, cameras: CameraBatch
     assert offset.abs().max() > 0.5 * TINY.hull_offset
 
 
+def test_free_gaussians_stay_in_the_models_box(images: Tensor, cameras: CameraBatch) -> None:
+    farthest = {}
+    for anchor in ("hull", "origin"):
+        model = wild_model(TINY.model_copy(update={"depth_anchor": anchor}))
+        torch.nn.init.normal_(model.gaussian_upsampler.linear.weight, std=3)
+        free = model(images, cameras).means[:, : TINY.free_gaussians]
+        farthest[anchor] = float(free.detach().abs().max())
+    assert farthest["hull"] <= 1 < farthest["origin"]
+
+
 def test_pixels_without_a_hull_are_measured_from_the_origin(images: Tensor, cameras: CameraBatch) -> None:
     plain = wild_model(TINY.model_copy(update={"depth_anchor": "origin"}))
     expected = distance_along_rays(plain, images, cameras)
