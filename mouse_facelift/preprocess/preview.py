@@ -125,7 +125,8 @@ def _recording_lines(facts: RecordingFacts) -> list[str]:
     lines = [f"{facts.name}: {len(facts.cameras)} cameras, {size}, {facts.frame_count} frames{duration}"]
     lines += [f"calibration: {facts.convention}"]
     for lag in facts.lags:
-        step = f"best at {lag['best']:+d} frames" if lag["conclusive"] else "in step as far as can be told"
+        late = f"late by {lag['best']} frames" if lag["best"] else "in step"
+        step = late if lag["conclusive"] else "in step as far as can be told"
         lines.append(f"camera {lag['camera']}: {step}")
     return [*lines, *facts.notes]
 
