@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .hull_depth import BISECTIONS
+
 BLOCK = 128
 """Rays per program; neighbours in the picture, which enter the hull at about the same step."""
 
@@ -41,7 +43,7 @@ def first_entry(
             2 * radius / (samples - 1),
             samples,
             views,
-            BISECTIONS=4,
+            BISECTIONS=BISECTIONS,
             BLOCK=BLOCK,
         )
     return depth

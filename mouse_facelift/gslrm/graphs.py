@@ -54,6 +54,16 @@ class GraphedBlocks:
 
 
 def _record(blocks: Blocks, x: Tensor, padding: int) -> _Graph:
+    """Record with autocast's cache off: its copies of the weights go with the caller's autocast block."""
+    caches = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        return _capture(blocks, x, padding)
+    finally:
+        torch.set_autocast_cache_enabled(caches)
+
+
+def _capture(blocks: Blocks, x: Tensor, padding: int) -> _Graph:
     before = x.clone()
     side = torch.cuda.Stream(x.device)
     side.wait_stream(torch.cuda.current_stream(x.device))

@@ -7,6 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def _rescaled(layers: Layers) -> Layers:
 
 def _check(path: Path, layers: Layers) -> None:
     found = [tuple(weight.shape) for weight, _ in layers[: len(WIDTHS)]]
-    expected = [(outputs, inputs, 3, 3) for inputs, outputs in zip((3, *WIDTHS), WIDTHS, strict=False)]
+    expected = [(outputs, inputs, 3, 3) for inputs, outputs in pairwise((3, *WIDTHS))]
     biases = [len(bias) for _, bias in layers[: len(WIDTHS)]]
     if found == expected and biases == list(WIDTHS):
         return

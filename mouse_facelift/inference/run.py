@@ -9,7 +9,6 @@ import torch
 from ..errors import ConfigError, DataError, DependencyError
 from ..files import atomic_folder, write_json
 from ..gslrm import find_weights, load_gslrm
-from ..gslrm.graphs import GraphedBlocks
 from ..progress import track
 from ..provenance import Run, sha256
 from ..samples.format import read_sample
@@ -87,7 +86,6 @@ def choose_device(choice: str) -> torch.device:
 def _load_models(config: InferConfig, weights: Path, device: torch.device) -> tuple[Reconstruct, int | None]:
     """The reconstruction as a function, and the size at which it wants its views."""
     model = load_gslrm(weights, device)
-    model.graphs = GraphedBlocks() if device.type == "cuda" else None
     if config.mvdiffusion is None:
         return Direct(config, model), config.image_size
     from .e2e import EndToEnd

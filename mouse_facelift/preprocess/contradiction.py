@@ -13,7 +13,6 @@ import numpy as np
 from ..capture.moments import spread_moments
 from ..capture.recording import Recording
 from ..capture.streaming import MaskStep
-from ..geometry.cameras import Array
 from ..geometry.triangulation import triangulate
 from ..geometry.visual_hull import hull_silhouette_iou
 from .config import QualityConfig
@@ -68,22 +67,22 @@ def measure_contradiction(recording: Recording, cell_mm: float) -> Contradiction
     if len(views) < MIN_BLAME_VIEWS:
         return None
     moments = spread_moments(recording.keyframes, 0, recording.frame_count - 1, MOMENTS)
-    steps = [s for s in recording.read_masks(moments) if all(m.area and not m.problem for m in s.masks)]
-    if not steps:
-        return None
+    subsets = [list(views), *([view for view in views if view != left] for left in views)]
     cell_mm = min(cell_mm, MAX_CELL_MM)
-    agreement = _agreement(recording, steps, views, cell_mm)
-    if 1 - agreement < NOTICE:
-        return Contradiction(agreement, None, agreement, len(steps))
-    without = np.array(
-        [_agreement(recording, steps, [v for v in views if v != left], cell_mm) for left in views]
-    )
-    gains: Array = without - agreement
+    rows = [
+        [_agreement(recording, step, subset, cell_mm) for subset in subsets]
+        for step in recording.read_masks(moments)
+        if all(mask.area and not mask.problem for mask in step.masks)
+    ]
+    if not rows:
+        return None
+    agreement, *without = np.mean(rows, axis=0).tolist()
+    gains = np.array(without) - agreement
     best = int(gains.argmax())
     others = max(0.0, float(np.delete(gains, best).max()))
     if gains[best] < NOTICE or others > (1 - ALONE) * gains[best]:
-        return Contradiction(agreement, None, agreement, len(steps))
-    return Contradiction(agreement, recording.camera_ids[best], float(without[best]), len(steps))
+        return Contradiction(agreement, None, agreement, len(rows))
+    return Contradiction(agreement, recording.camera_ids[best], without[best], len(rows))
 
 
 def contradiction_text(found: Contradiction, quality: QualityConfig) -> str:
@@ -111,15 +110,11 @@ def is_beyond(found: Contradiction, quality: QualityConfig) -> bool:
     return found.camera is not None and limit is not None and found.gain > limit
 
 
-def _agreement(
-    recording: Recording, steps: Sequence[MaskStep], views: Sequence[int], cell_mm: float
-) -> float:
+def _agreement(recording: Recording, step: MaskStep, views: Sequence[int], cell_mm: float) -> float:
     """Mean overlap of these views' masks with the silhouettes of their hull."""
     cameras = [recording.cameras[view] for view in views]
-    overlaps = []
-    for step in steps:
-        masks = [step.masks[view] for view in views]
-        point = triangulate([mask.centroid() for mask in masks], cameras).point
-        pixels = [mask.mask for mask in masks]
-        overlaps.append(hull_silhouette_iou(animal_hull(pixels, cameras, point, cell_mm), pixels, cameras))
-    return float(np.mean(overlaps))
+    masks = [step.masks[view] for view in views]
+    point = triangulate([mask.centroid() for mask in masks], cameras).point
+    pixels = [mask.mask for mask in masks]
+    hull = animal_hull(pixels, cameras, point, cell_mm)
+    return float(hull_silhouette_iou(hull, pixels, cameras).mean())

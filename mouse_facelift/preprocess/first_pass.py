@@ -85,15 +85,10 @@ class FirstPass:
             DataError: a figure is beyond a limit whose action is stop.
         """
         own = self.missing(shard.share(frames))
-        with bar("masks", len(own)) as line:
-            for start, run in _runs(frames, own):
-                for _ in self._survey_run(recording, start if watch else None, run):
-                    line.advance()
+        self._survey_frames(recording, frames, own, watch, "masks")
         while left := self.missing(frames):
             # From the end: the process that these belong to works from the front.
-            for start, run in _runs(frames, left[-LEFTOVER_FRAMES:]):
-                for _ in self._survey_run(recording, start if watch else None, run):
-                    pass
+            self._survey_frames(recording, frames, left[-LEFTOVER_FRAMES:], watch, "masks of other shards")
 
     def masks(self, frame: int) -> list[Mask]:
         """The clean masks of a usable frame, V x [H, W]."""
@@ -107,6 +102,14 @@ class FirstPass:
         """Note that a frame's sample cannot be written."""
         self.lost[frame] = reason
         self._journal.append({"frame": frame, "lost": reason})
+
+    def _survey_frames(
+        self, recording: Recording, frames: Sequence[int], wanted: Sequence[int], watch: bool, title: str
+    ) -> None:
+        with bar(title, len(wanted)) as line:
+            for start, run in _runs(frames, wanted):
+                for _ in self._survey_run(recording, start if watch else None, run):
+                    line.advance()
 
     def _survey_run(self, recording: Recording, start: int | None, run: Sequence[int]) -> Iterator[None]:
         """Survey frames that follow each other in the selection.

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,10 @@ class Workspace:
         """
         with self._alone():
             if _read(self.work / IDENTITY) != identity:
-                for path in self.work.glob("*.lock"):
-                    with _locked(path, self._busy(path.stem)):
-                        pass
-                shutil.rmtree(self.work, ignore_errors=True)
+                with ExitStack() as held:
+                    for path in self.work.glob("*.lock"):
+                        held.enter_context(_locked(path, self._busy(path.stem)))
+                    shutil.rmtree(self.work, ignore_errors=True)
                 write_json(self.work / IDENTITY, identity)
             manifest = self.manifest()
             if manifest and manifest.get("identity") == identity:
