@@ -216,11 +216,13 @@ def _nearest_axis(direction: Array) -> str:
 def _rotation_to_z(up: Array) -> Array:
     """The smallest rotation from the unit vector `up` to +Z; a signed permutation for an axis. [3, 3]"""
     x, y, z = up
-    if z < -1 + 1e-12:
+    sine = np.hypot(x, y)
+    if z < 0 and sine < 1e-12:
         return np.diag([1.0, -1.0, -1.0])
-    # Rodrigues' formula about up x Z.
+    # Rodrigues' formula about up x Z; 1 + z itself would lose its digits near -Z.
+    one_plus_z = 1 + z if z > 0 else sine**2 / (1 - z)
     across = np.array([[0, 0, -x], [0, 0, -y], [x, y, 0]])
-    return np.asarray(np.eye(3) + across + across @ across / (1 + z), np.float64)
+    return np.asarray(np.eye(3) + across + across @ across / one_plus_z, np.float64)
 
 
 def _numbers(values: Array) -> str:
