@@ -4,6 +4,9 @@ from pydantic import Field, field_validator
 
 from ..config import Config
 
+PUBLISHED_BOX = (0.91, 0.91, 1.0)
+"""Half sizes in model units of the box around the origin that FaceLift keeps at inference."""
+
 
 class FilterConfig(Config):
     """Clean-up of a predicted scene before it is written. The defaults are FaceLift's at inference.
@@ -25,7 +28,7 @@ class FilterConfig(Config):
         description="Gaussians further than this from the origin in x, in y and downwards are dropped.",
     )
     box: tuple[float, float, float] | None = Field(
-        (0.91, 0.91, 1.0),
+        PUBLISHED_BOX,
         description="Half sizes of the box around the origin that is kept.",
     )
 

@@ -177,6 +177,11 @@ class LossConfig(Config):
         ge=0,
         description="Weight of rendered depth in front of the visual hull or far behind its surface.",
     )
+    outside: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of visible Gaussians outside the box that inference keeps, by squared distance.",
+    )
     points: float = Field(
         0.0,
         ge=0,

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..gaussians import Gaussians
+from ..gaussians.config import PUBLISHED_BOX
 from ..gaussians.rendering import Rendering
 from ..geometry.hull_depth import first_hull_depth
 from ..geometry.rays import CameraBatch, pixel_rays
@@ -20,7 +22,7 @@ from .perceptual import LPIPS, PerceptualLoss
 
 T = TypeVar("T")
 
-TERMS = ("l2", "ssim", "alpha", "perceptual", "lpips", "background", "hull_depth", "points")
+TERMS = ("l2", "ssim", "alpha", "perceptual", "lpips", "background", "hull_depth", "outside", "points")
 
 POINTS_WARMUP_WEIGHT = 0.1
 """Weight of `points` while nothing else counts (facelift_spec 4.3)."""
@@ -74,6 +76,7 @@ class RenderingLoss:
         step: int = 0,
         *,
         hull_depth: Tensor | None = None,
+        gaussians: Gaussians | None = None,
         points: PixelPoints | None = None,
     ) -> dict[str, Tensor]:
         """Compare renderings with real views.
@@ -84,6 +87,7 @@ class RenderingLoss:
             target_alpha: Soft masks in [0, 1]. [B, V, 1, H, W]
             step: Updates made so far, for warm-ups.
             hull_depth: Needed with a weight of `hull_depth`: see `hull_depths`. [B, V, 1, H, W]
+            gaussians: What was rendered; needed with a weight of `outside`.
             points: Needed where `needs_points`.
 
         Returns:
@@ -101,6 +105,7 @@ class RenderingLoss:
                 (rendered.rgb.float() - target_rgb.float()).square(), 1 - target_alpha.float()
             ),
             "hull_depth": lambda: hull_depth_loss(rendered, _given(hull_depth), weights.hull_slack),
+            "outside": lambda: outside_loss(_given(gaussians)),
             "points": lambda: points_loss(_given(points)),
         }
         terms = {name: compute[name]() for name in TERMS if getattr(weights, name)}
@@ -232,6 +237,16 @@ def hull_depth_loss(rendered: Rendering, hull: Tensor, slack: float) -> Tensor:
     return weighted_mean((ahead.relu() + (-ahead - slack).relu()).square(), known.float())
 
 
+def outside_loss(gaussians: Gaussians) -> Tensor:
+    """Mean squared distance beyond the box that inference keeps, Gaussians weighted by opacity.
+
+    A few opaque ones near the cameras, each in front of one view, improve a training view and are cut
+    afterwards: what they drew is then missing.
+    """
+    beyond = (gaussians.means.abs() - gaussians.means.new_tensor(PUBLISHED_BOX)).relu().square().sum(-1)
+    return (gaussians.opacities * beyond).sum() / gaussians.opacities.sum().clamp_min(1e-8)
+
+
 def points_loss(points: PixelPoints) -> Tensor:
     """How far distances along the rays are from being spread about the origin (facelift_spec 4.1).
 
@@ -248,5 +263,5 @@ def points_loss(points: PixelPoints) -> Tensor:
 
 def _given(value: T | None) -> T:
     if value is None:
-        raise ValueError("a term of the loss lacks its input: hull_depth or points")
+        raise ValueError("a term of the loss lacks its input: hull_depth, gaussians or points")
     return value

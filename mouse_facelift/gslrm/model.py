@@ -140,6 +140,12 @@ class GSLRM(nn.Module):
             return self.graphs(self._blocks, x, padding)[:, :length]
         return self._blocks(x, padding)[:, :length]
 
+    def hold_weights(self, dtype: torch.dtype) -> None:
+        """Keep the blocks' matrices as autocast would convert them at every call; for inference only."""
+        for layer in self.transformer_layers.modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+
     def compile_blocks(self) -> None:
         """Let torch.compile fuse each block's small steps; the parameters' names stay."""
         for block in self.transformer_layers:

@@ -134,7 +134,7 @@ class GSLRMTask:
         if self.criterion.needs_points(step):
             points = self._pixel_points(gaussians, cameras.select(inputs))
         real, mask = select_views(rgb, targets), select_views(alpha, targets)
-        return self.criterion(picture, real, mask, step, hull_depth=hull, points=points)
+        return self.criterion(picture, real, mask, step, hull_depth=hull, gaussians=gaussians, points=points)
 
     def validate(self, module: nn.Module, folder: Path) -> dict[str, float | str]:
         """Scores on input and on held-out views (see `scores`), and a grid of pictures per sample.

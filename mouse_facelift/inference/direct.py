@@ -13,6 +13,9 @@ from .config import InferConfig
 from .inputs import Views
 from .results import Reconstruction
 
+INFERENCE_DTYPE = torch.float16
+"""Of products on a GPU, as published."""
+
 
 class Direct:
     """GS-LRM on a sample's real views, as a function from views to a reconstruction.
@@ -67,6 +70,6 @@ def reconstruct(model: GSLRM, pictures: Tensor, K: Tensor, w2c: Tensor) -> Gauss
             f"image_size={max(1, round(side / patch)) * patch}."
         )
     device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+    with torch.autocast(device.type, INFERENCE_DTYPE, enabled=device.type == "cuda"):
         gaussians = model(pictures[None].to(device), CameraBatch(K[None].to(device), w2c[None].to(device)))
     return gaussians[0].to(torch.float32)

@@ -13,7 +13,7 @@ from ..progress import track
 from ..provenance import Run, sha256
 from ..samples.format import read_sample
 from .config import InferConfig
-from .direct import Direct
+from .direct import INFERENCE_DTYPE, Direct
 from .inputs import Source, Views, find_sources, read_cutout
 from .output import OutputFolder
 from .results import Reconstruction, write_results
@@ -86,6 +86,8 @@ def choose_device(choice: str) -> torch.device:
 def _load_models(config: InferConfig, weights: Path, device: torch.device) -> tuple[Reconstruct, int | None]:
     """The reconstruction as a function, and the size at which it wants its views."""
     model = load_gslrm(weights, device)
+    if device.type == "cuda":
+        model.hold_weights(INFERENCE_DTYPE)
     if config.mvdiffusion is None:
         return Direct(config, model), config.image_size
     from .e2e import EndToEnd

@@ -24,6 +24,7 @@ from mouse_facelift.gslrm.losses import (
     cut,
     hull_depth_loss,
     hull_depths,
+    outside_loss,
     points_loss,
     weighted_mean,
     weights_at,
@@ -335,3 +336,25 @@ def test_hull_depth_is_silent_where_there_is_no_hull_or_nothing_is_rendered() ->
 def test_configurations_that_cannot_work_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         LossConfig.model_validate(values)
+
+
+def test_outside_pulls_visible_gaussians_back_into_the_box() -> None:
+    means = torch.tensor([[[0.9, -0.9, 0.99], [1.41, 0.0, 0.0], [0.0, 0.0, -3.0]]], requires_grad=True)
+    opacities = torch.tensor([[0.9, 0.5, 0.0]])
+    scene = Gaussians(means, torch.zeros(1, 3, 4), torch.ones(1, 3, 3), opacities, torch.zeros(1, 3, 1, 3))
+    loss = outside_loss(scene)
+    torch.testing.assert_close(loss, torch.tensor(0.5 * 0.5**2 / 1.4))
+    loss.backward()
+    assert means.grad is not None
+    assert means.grad[0, 1, 0] > 0
+    assert not means.grad[0, 0].any()
+    assert not means.grad[0, 2].any()
+
+
+def test_outside_counts_only_with_a_weight_and_needs_the_gaussians() -> None:
+    scene = Gaussians(*(torch.ones(1, 3, *tail) for tail in ((3,), (4,), (3,), (), (1, 3))))
+    config = ONLY_L2.model_copy(update={"outside": 0.5})
+    terms = loss_of(config, *pictures(), gaussians=scene)
+    torch.testing.assert_close(terms["loss"], terms["l2"] + 0.5 * outside_loss(scene))
+    with pytest.raises(ValueError, match="gaussians"):
+        loss_of(config, *pictures())

@@ -102,6 +102,20 @@ def test_bf16_autocast_keeps_the_output_float32_and_close(model: GSLRM) -> None:
     assert len(rounded.means[0, :, 0].unique()) == len(exact.means[0, :, 0].unique())
 
 
+def test_held_weights_change_nothing_but_memory(model: GSLRM) -> None:
+    images, cameras = torch.rand(1, 2, 3, 8, 8), ring(1, 2, 8, 8)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        converted = model(images, cameras)
+        model.hold_weights(torch.bfloat16)
+        held = model(images, cameras)
+    assert model.transformer_layers[0].mlp.mlp[0].weight.dtype == torch.bfloat16
+    assert (
+        model.patch_embedder[1].weight.dtype == model.pixel_gaussian_decoder[1].weight.dtype == torch.float32
+    )
+    for before, after in zip(vars(converted).values(), vars(held).values(), strict=True):
+        assert before is after or torch.equal(before, after)
+
+
 def test_new_weights_have_the_published_statistics() -> None:
     torch.manual_seed(0)
     model = GSLRM(GSLRMConfig(width=128, layers=1))
