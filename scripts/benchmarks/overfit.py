@@ -5,7 +5,7 @@ input views, and from four cameras that training never saw, beside the trivial p
 true outline filled with one mean colour. (`mfl train-gslrm --overfit 1` does this to any data, but holds some
 of its cameras out.)
 
-    python scripts/benchmarks/overfit.py [--output outputs/overfit] [--steps 1200] [--production]
+    python scripts/benchmarks/overfit.py [--output outputs/overfit] [--steps 1200] [--production] [KEY=VALUE ...]
 
 With `--production`, for a GPU: the published size (24 blocks of width 1024) on six views of 512x512 pixels,
 with foreground tokens and hull-anchored depth.
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/overfit"))
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--production", action="store_true", help="the published size, on a GPU")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the training, on top")
     arguments = parser.parse_args()
     size, settings = (512, PRODUCTION) if arguments.production else (128, ())
     output, stages = arguments.output, find_configs() / "demo"
@@ -78,6 +79,7 @@ def main() -> None:
                 f"training.steps={arguments.steps}",
                 f"training.validate_every={arguments.steps}",
                 *settings,
+                *arguments.settings,
             ],
         )
     )
