@@ -1,12 +1,16 @@
 """The `mfl` command: every subcommand reads one config, and every user error is one message and exit code 2.
 
-Exit codes: 0 done, 2 user error, 130 interrupted, 1 a bug. Rooms are imported only when their command runs.
+Exit codes: 0 done, 2 user error, 130 interrupted, 143 ended by SIGTERM or SIGUSR1, 1 a bug. Rooms are
+imported only when their command runs.
 """
 
 import errno
 import importlib
+import json
 import logging
+import os
 import signal
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +21,7 @@ import typer
 from typer.core import TyperCommand
 
 from . import __version__, progress
-from .errors import ConfigError, MflError
+from .errors import ConfigError, Interrupted, MflError
 
 USER_ERROR, INTERRUPTED, BUG = 2, 130, 1
 
@@ -62,6 +66,11 @@ SUBCOMMANDS = {
         "Fine-tune GS-LRM: posed views to 3D Gaussians.",
         "gslrm.config:TrainGSLRMConfig",
         "gslrm.train:run",
+    ),
+    "prompts": Subcommand(
+        "Encode one text per view for MVDiffusion, with a pipeline's own text encoder.",
+        "mvdiffusion.prompts.config:PromptsConfig",
+        "mvdiffusion.prompts.command:run",
     ),
     "infer": Subcommand(
         "Reconstruct samples: Gaussians, renders, turntable, metrics.",
@@ -121,8 +130,13 @@ Overfit = Annotated[
         "--overfit",
         metavar="N",
         min=1,
-        help="Sanity check: learn N samples by heart, tell PSNR on inputs and on held-out views; the same as "
-        "overfit=N.",
+        help="Sanity check: learn N samples by heart and tell how well; the same as overfit=N.",
+    ),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", metavar="N", min=1, help="Train on N GPUs of this machine, a process each; 1 if left out."
     ),
 ]
 Mode = Annotated[str | None, typer.Option("--mode", help="direct or e2e; the same as mode=VALUE.")]
@@ -171,26 +185,81 @@ def _register(name: str, subcommand: Subcommand) -> None:
         settings = [*(overrides or []), *([f"mode={mode}"] if mode else [])]
         _run(subcommand, config, settings, dry_run, debug)
 
-    def command_with_overfit(
+    def training(
         config: ConfigFile = None,
         overrides: Overrides = None,
         overfit: Overfit = None,
+        gpus: Gpus = None,
         dry_run: DryRun = False,
         debug: Debug = False,
     ) -> None:
         settings = [*(overrides or []), *([f"overfit={overfit}"] if overfit else [])]
-        _run(subcommand, config, settings, dry_run, debug)
+        if gpus is None or gpus == 1:
+            _run(subcommand, config, settings, dry_run, debug)
+        else:
+            _launch(name, gpus, config, settings, dry_run, debug)
 
     functions: dict[str, Callable[..., None]] = {
         "infer": command_with_mode,
         "preprocess": preprocess,
-        "train-gslrm": command_with_overfit,
+        "train-gslrm": training,
+        "train-mvdiff": training,
     }
     app.command(name, cls=ConfigCommand, help=subcommand.summary)(functions.get(name, command))
 
 
 for _name, _subcommand in SUBCOMMANDS.items():
     _register(_name, _subcommand)
+
+
+@app.command("runs", help="List training runs: how far they are, how they stand, what they reached.")
+def _runs(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER ...]", help="Where to look; runs and outputs if none."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    debug: Debug = False,
+) -> None:
+    def work() -> None:
+        from .training import runs
+
+        found = runs.list_runs(folders or [])
+        if as_json:
+            typer.echo(runs.as_json(found))
+            return
+        from rich.console import Console
+
+        Console(highlight=False, markup=False).print(
+            runs.as_table(found) if found else "no training runs here"
+        )
+
+    _at_border(work, debug)
+
+
+@app.command("cache", help="Decode the pictures of sample lists once, into files that training reads.")
+def _cache(
+    lists: Annotated[
+        list[Path], typer.Argument(metavar="LIST ...", help="List files, as written by `mfl preprocess`.")
+    ],
+    size: Annotated[int, typer.Option("--size", min=1, help="Side of the pictures in training.")] = 512,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where to; sample_cache beside each list if left out.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    def work() -> None:
+        from .samples.cache import FOLDER
+        from .samples.datasets import SampleDataset
+        from .training.data import cache_pictures
+
+        for path in lists:
+            place = folder or path.parent / FOLDER
+            samples = SampleDataset.from_list(path, size)
+            cache_pictures(samples, place)
+            typer.echo(f"{path}: {len(samples)} samples at {size} px are in {place}")
+
+    _at_border(work, debug)
 
 
 def _run(
@@ -201,6 +270,27 @@ def _run(
 
         config = load_config(_load(subcommand.config), path, overrides)
         _load(subcommand.entry)(config, dry_run=dry_run)
+
+    _at_border(work, debug)
+
+
+def _launch(
+    name: str, gpus: int, path: Path | None, settings: Sequence[str], dry_run: bool, debug: bool
+) -> None:
+    """The same command in as many processes; their outcome is this one's."""
+
+    def work() -> None:
+        from .config import load_config
+        from .training.launch import launch
+
+        # What is wrong with the request is told before anything starts.
+        load_config(_load(SUBCOMMANDS[name].config), path, settings)
+        flags = [*(["--dry-run"] if dry_run else []), *(["--debug"] if debug else [])]
+        config = ["--config", str(path)] if path is not None else []
+        code, message = launch(gpus, [name, *config, *flags, *settings])
+        if message:
+            typer.echo(message, err=True)
+        raise typer.Exit(code)
 
     _at_border(work, debug)
 
@@ -227,18 +317,37 @@ def _at_border(work: Callable[[], None], debug: bool) -> None:
     _set_up_terminal(debug)
     try:
         work()
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt as error:
+        raise _interruption(error) from None
     except Exception as error:  # noqa: BLE001 - the one place that may: it reports and exits
+        if _interruptions:
+            # Raised while a library was importing itself, an interruption comes out as something else.
+            raise _interruption(_interruptions[0]) from None
         message = _user_message(error)
-        if message is None or debug:
-            traceback.print_exc()
+        trace = traceback.format_exc() if message is None or debug else ""
         if message is None:
-            typer.echo("This is a bug in mouse-facelift; please report it with the lines above.", err=True)
-            raise typer.Exit(BUG) from None
-        typer.echo(f"error: {message}", err=True)
-        raise typer.Exit(USER_ERROR) from None
+            message = "This is a bug in mouse-facelift; please report it with the lines above."
+            raise _end(BUG, trace + message) from None
+        raise _end(USER_ERROR, f"{trace}error: {message}") from None
+
+
+def _end(code: int, message: str) -> typer.Exit:
+    """Tell why on stderr. One of several processes leaves that to its launcher, which tells it once."""
+    place = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if place is None or "MFL_LAUNCHED" not in os.environ:
+        typer.echo(message, err=True)
+    else:
+        now = time.time()
+        # The launcher's own fields, and two of ours: see training/launch.py.
+        content = {"message": message, "timestamp": int(now), "exact_time": now, "exit_code": code}
+        Path(place).write_text(json.dumps(content), encoding="utf-8")
+    return typer.Exit(code)
+
+
+def _interruption(error: KeyboardInterrupt) -> typer.Exit:
+    return _end(error.exit_code if isinstance(error, Interrupted) else INTERRUPTED, "interrupted")
 
 
 def _user_message(error: Exception) -> str | None:
@@ -271,10 +380,23 @@ def _set_up_terminal(debug: bool) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger(__package__).setLevel(logging.DEBUG if debug else logging.INFO)
+    # One process tells for all.
+    first = os.environ.get("RANK", "0") == "0"
+    progress.console = progress.console if first else None
+    level = logging.INFO if first else logging.ERROR
+    logging.getLogger(__package__).setLevel(logging.DEBUG if debug else level)
 
 
 def main() -> None:
-    """Console script. A cluster's or a container's SIGTERM cleans up like Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Console script. A cluster's or a container's SIGTERM and a scheduler's warning clean up like Ctrl-C."""
+    for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(which, _interrupt)
     app(prog_name="mfl")
+
+
+_interruptions: list[Interrupted] = []
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _interruptions.append(Interrupted(number))
+    raise _interruptions[-1]

@@ -32,7 +32,10 @@ class Config(BaseModel):
     @classmethod
     def _expand_home(cls, value: Any) -> Any:
         """`~` is the home folder; a shell expands it only at the beginning of a word."""
-        return value.expanduser() if isinstance(value, Path) else value
+        try:
+            return value.expanduser() if isinstance(value, Path) else value
+        except RuntimeError:
+            raise ValueError("no home folder is known for it; write the path in full") from None
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,7 @@
 """The errors a user can cause; each message says what was found, what was expected, where, what to do."""
 
+import signal
+
 
 class MflError(Exception):
     """Base of all expected errors. The CLI prints the message and exits with code 2."""
@@ -13,6 +15,10 @@ class DataError(MflError):
     """A recording, sample, list or image cannot be used as it is."""
 
 
+class DivergedError(DataError):
+    """Too many steps of a training had a loss or a gradient that is not fit for an update."""
+
+
 class CalibrationError(DataError):
     """Cameras are missing, malformed or implausible."""
 
@@ -23,3 +29,20 @@ class CheckpointError(MflError):
 
 class DependencyError(MflError):
     """A library or device that the request needs is not available."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work.
+
+    Args:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """130 after SIGINT, else 143: a scheduler's warning (SIGUSR1) ends a process as SIGTERM does."""
+        return 128 + (signal.SIGINT if self.number == signal.SIGINT else signal.SIGTERM)

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, cat
+from torch import Tensor, cat, from_numpy
 
 from .files import atomic_path
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def to_uint8(rgb: Tensor) -> NDArray[np.uint8]:
@@ -25,3 +28,18 @@ def write_png(path: Path, rgb: Tensor) -> None:
 def contact_sheet(*rows: Tensor) -> Tensor:
     """Lay rows of equally many pictures [V, 3, H, W] below each other. [3, R * H, V * W]"""
     return cat([cat(list(row), dim=-1) for row in rows], dim=-2)
+
+
+def label(text: str, height: int, width: int) -> Tensor:
+    """Black words on white, centred, as large as fits and is pleasant; Latin letters only. [3, H, W]"""
+    lines = text.split("\n")
+    full = [cv2.getTextSize(line, FONT, 1, 1)[0] for line in lines]
+    line_px = 1.6 * max(tall for _, tall in full)
+    scale = min(0.95 * width / max(wide for wide, _ in full), height / (line_px * len(lines)), 0.7)
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    for number, line in enumerate(lines):
+        (wide, tall), _ = cv2.getTextSize(line, FONT, scale, 1)
+        middle = height / 2 + scale * line_px * (number - (len(lines) - 1) / 2)
+        start = round((width - wide) / 2), round(middle + tall / 2)
+        cv2.putText(canvas, line, start, FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return from_numpy(canvas).movedim(-1, 0).float() / 255

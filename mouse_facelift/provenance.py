@@ -46,6 +46,11 @@ class Run:
         self._lap = now
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is known so far: `command`, `config`, `versions`, `git_revision`, `inputs`."""
+        return self._facts
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the start."""
         return time.time() - self._started

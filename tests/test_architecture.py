@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mouse_facelift"
 
 LAYERS = [
     {"errors"},
-    {"files", "config", "_lazy", "progress", "metrics"},
-    {"pictures", "videos"},
+    {"files", "config", "_lazy", "progress", "metrics", "hub", "words", "parallel"},
+    {"pictures", "videos", "tensor_files"},
     {"provenance"},
     {"geometry"},
     {"capture"},

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mouse_facelift.pictures import contact_sheet, to_uint8, write_png
+from mouse_facelift.pictures import contact_sheet, label, to_uint8, write_png
 
 
 def test_eight_bit_values_are_clamped_and_rounded():
@@ -20,3 +20,15 @@ def test_contact_sheet_has_a_row_for_each_stack_and_a_column_for_each_picture(tm
     grid = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
     assert grid.shape == (8, 10, 3)
     assert [grid[row, column, 0] for row in (0, 4) for column in (0, 5)] == [204, 204, 51, 255]
+
+
+def test_label_is_centred_and_fits() -> None:
+    for text in ("a", "a long caption of a small picture", "two\nlines"):
+        picture = label(text, 24, 90)
+        assert picture.shape == (3, 24, 90)
+        rows, columns = (picture[0] < 0.9).nonzero().T
+        assert len(rows)
+        assert abs(columns.min() - (89 - columns.max())) <= 4
+        assert columns.min() > 0
+        assert rows.min() > 0
+        assert rows.max() < 23

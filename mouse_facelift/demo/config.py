@@ -11,6 +11,9 @@ class RecordingConfig(Config):
     """A synthetic six-camera recording with exact ground truth."""
 
     seed: int = Field(0, ge=0, description="Seed of the mouse's looks, its motion and the sensor noise.")
+    rig_seed: int | None = Field(
+        None, ge=0, description="Seed of six other camera positions; null takes the recorded MAMMAL rig."
+    )
     frames: int = Field(72, ge=1, description="Length of the recording in frames.")
     fps: int = Field(30, ge=1, le=1000, description="Frames per second.")
     width: int = Field(576, ge=64, multiple_of=2, description="Picture width in pixels, even.")

@@ -23,7 +23,7 @@ from .config import RecordingConfig
 from .motion import poses
 from .mouse import Mesh, mouse_mesh
 from .raster import render_mesh
-from .rig import ARENA_CENTER_MM, held_out_rig, mammal_rig
+from .rig import ARENA_CENTER_MM, held_out_rig, mammal_rig, random_rig
 from .room import backdrop, contact_shadow
 
 NOISE_MARGIN = 64
@@ -61,8 +61,9 @@ def write_recording(folder: Path, config: RecordingConfig) -> Path:
     """
     shape = MouseShape.random(np.random.default_rng((config.seed, 0)))
     path = poses(config.seed, np.arange(config.frames) / config.fps)
-    inputs = mammal_rig(config.width, config.height)
-    held_out = dict(enumerate(held_out_rig(config.width, config.height), start=len(inputs)))
+    size = config.width, config.height
+    inputs = mammal_rig(*size) if config.rig_seed is None else random_rig(config.rig_seed, *size)
+    held_out = dict(enumerate(held_out_rig(*size), start=len(inputs)))
     with atomic_folder(folder) as temporary:
         for name in ("videos_undist", "simpleclick_undist", "ground_truth/masks", "ground_truth/novel_views"):
             (temporary / name).mkdir(parents=True)

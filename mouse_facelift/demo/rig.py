@@ -1,4 +1,4 @@
-"""The cameras of the demo: six as recorded for the MAMMAL mouse rig, and four held-out ones."""
+"""The cameras of the demo: six as recorded for the MAMMAL mouse rig, or drawn, and four held-out ones."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,29 @@ _HELD_OUT = ((62.0, 66.0), (110.0, 34.0), (-100.0, 8.0), (-165.0, 46.0))
 def mammal_rig(width: int = FULL_SIZE[0], height: int = FULL_SIZE[1]) -> list[Camera]:
     """The six input cameras, ids 0..5, millimetres, for pictures of `width` x `height` pixels."""
     return [_input_camera(*numbers).resized(width, height)[0] for numbers in _INPUT]
+
+
+def random_rig(seed: int, width: int = FULL_SIZE[0], height: int = FULL_SIZE[1]) -> list[Camera]:
+    """Six input cameras of another laboratory: around the arena like the recorded ones, but elsewhere.
+
+    Azimuths about 60 degrees apart, elevations of 5 to 40 degrees, 280 to 430 mm away with focal lengths to
+    match, axes that miss the arena's centre by some millimetres, a slight roll. Ids go round the ring.
+    """
+    rng = np.random.default_rng((seed, 11))
+    cameras = []
+    for azimuth in 60 * np.arange(6) + rng.uniform(-14, 14, 6):
+        target = np.add(ARENA_CENTER_MM, (*rng.uniform(-12, 12, 2), rng.uniform(15, 35)))
+        distance = rng.uniform(280, 430)
+        center = target + distance * _direction(azimuth, rng.uniform(5, 40))
+        focal = distance * rng.uniform(4.3, 5.0)
+        aimed = Camera.look_at(center, target, focal, FULL_SIZE)
+        roll = np.radians(rng.uniform(-4, 4))
+        R = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]) @ aimed.R
+        K = aimed.K.copy()
+        K[:2, 2] += rng.uniform((-40, -30), (40, 30))
+        camera = Camera.from_rt(K, R, -R @ center, *FULL_SIZE)
+        cameras.append(camera.resized(width, height)[0])
+    return cameras
 
 
 def held_out_rig(width: int = FULL_SIZE[0], height: int = FULL_SIZE[1]) -> list[Camera]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,6 +53,17 @@ Layers = list[tuple[Tensor, Tensor]]
 """Weight [out, in, 3, 3] and bias [out] of convolutions, in order."""
 
 
+def check_vgg(path: Path, layers: Literal[16, 19]) -> None:
+    """Make sure that there is a file to read the weights of a VGG from.
+
+    Raises:
+        CheckpointError: there is none; says where to get one.
+    """
+    if not path.is_file():
+        sources = VGG19_SOURCES if layers == 19 else VGG16_SOURCES
+        raise CheckpointError(f"{path}: no such file; expected the weights of VGG-{layers}. {sources}")
+
+
 class PerceptualLoss(nn.Module):
     """Weighted L1 distance of pictures and of their VGG-19 features (facelift_spec 4.2).
 
@@ -87,8 +98,7 @@ class PerceptualLoss(nn.Module):
         Raises:
             CheckpointError: missing, damaged, or not a VGG-19.
         """
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; expected the weights of VGG-19. {VGG19_SOURCES}")
+        check_vgg(path, 19)
         mean = torch.tensor(MATCONVNET_MEAN)
         if path.suffix == ".mat":
             layers = _layers_of_mat(path)
@@ -140,8 +150,7 @@ class LPIPS(nn.Module):
             DependencyError: the library is not installed.
         """
         super().__init__()
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; expected the weights of VGG-16. {VGG16_SOURCES}")
+        check_vgg(path, 16)
         try:
             import lpips
         except (ImportError, OSError, RuntimeError) as error:

@@ -11,21 +11,27 @@ from torch.utils.data import Dataset
 from ..gaussians.gaussians import Gaussians
 from ..gaussians.rendering import Rendering, render
 from ..geometry.rays import CameraBatch, select_views
+from ..metrics import psnr
 from ..pictures import contact_sheet, write_png
-from ..samples.datasets import SampleDataset, composite
-from ..training.checkpoints import checkpoint_to_resume
+from ..samples.datasets import EightBitSamples, SampleDataset, as_floats, composite
+from ..training.data import open_samples
 from ..training.loop import fit, seed_everything
+from ..training.preflight import run_folder
 from ..training.sampler import spread_evenly
+from ..training.trial import trial
 from .adapters import choose_parts
 from .augment import augment
 from .config import TrainGSLRMConfig
 from .losses import PixelPoints, RenderingLoss, hull_depths
 from .model import GSLRM
+from .perceptual import check_vgg
 from .scores import mean_scores, overfit_verdict, view_scores
 from .views import draw_views, split_views
 from .weights import find_weights, load_gslrm, save_gslrm
 
 log = logging.getLogger(__name__)
+
+COMMAND = "train-gslrm"
 
 
 def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
@@ -33,58 +39,68 @@ def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
 
     Args:
         config: The resolved configuration.
-        dry_run: Check data, cameras and start weights, then return without training.
+        dry_run: Check everything, do one step, tell what the run will need, and leave nothing behind.
 
     Returns:
         The run's folder. Its checkpoints' `weights/` are what `load_gslrm` reads.
 
     Raises:
-        ConfigError: more views are asked for than the samples have, or `output` holds another run.
+        ConfigError: more views are asked for than the samples have, `output` holds another run or another
+            process trains there, or the optimizer is for other devices.
         DataError: a list or sample cannot be used.
         CheckpointError: the start weights cannot be used.
-        DependencyError: adapters are asked for and peft is not installed.
+        DependencyError: adapters are asked for and peft is not installed, or the optimizer's library.
     """
+    with run_folder(config.optimizer, config.training, config.output, dry_run):
+        return _run(config, dry_run)
+
+
+def _run(config: TrainGSLRMConfig, dry_run: bool) -> Path:
+    weights = None if config.start.weights is None else find_weights(config.start.weights)
+    inputs = _inputs(config, weights)
     data = config.data
-    dataset = SampleDataset.from_list(
-        data.train_list, data.image_size, limit=config.overfit, cache=config.training.cache_samples
-    )
+    dataset = open_samples(data.train_list, data.image_size, config.overfit, config.training, dry_run)
     validation = dataset
     if data.val_list is not None and not config.overfit:
         validation = SampleDataset.from_list(data.val_list, data.image_size)
     seed_everything(config.training.seed)
-    task = GSLRMTask(config, start_model(config), dataset, validation)
-    if dry_run:
-        checkpoint_to_resume(config.output, config.training.resume)
-        log.info("ready: %d training and %d validation samples", len(dataset), len(validation))
-        return config.output
-    fit(
-        task,
-        optimizer=config.optimizer,
-        training=config.training,
-        output=config.output,
-        command="train-gslrm",
-        config=config,
-        inputs=_inputs(config),
+    measured = config.validation.model_copy(update={"samples": 1}) if dry_run else config.validation
+    task = GSLRMTask(
+        config.model_copy(update={"validation": measured}), start_model(config, weights), dataset, validation
     )
+    run_of = (task, config.optimizer, config.training, config.output, COMMAND, config, inputs)
+    if dry_run:
+        log.info("%d training and %d validation samples", len(dataset), len(validation))
+        trial(*run_of, validation_samples=min(config.validation.samples, len(validation)))
+        return config.output
+    fit(*run_of)
     if config.overfit and task.measured:
         log.info(overfit_verdict(task.measured, config.training.steps))
     return config.output
 
 
-def _inputs(config: TrainGSLRMConfig) -> list[Path]:
-    lists = {config.data.train_list, config.data.val_list or config.data.train_list}
-    weights = [] if config.start.weights is None else [find_weights(config.start.weights)]
+def _inputs(config: TrainGSLRMConfig, weights: Path | None) -> list[Path]:
+    """Files whose hashes are kept. A missing one is told, before anything large is read."""
+    files = sorted({config.data.train_list, config.data.val_list or config.data.train_list})
+    if weights is not None:
+        files.append(weights)
     loss = config.loss
-    networks = [(loss.perceptual, loss.perceptual_weights), (loss.lpips, loss.lpips_weights)]
-    return [*sorted(lists), *weights, *(file for weight, file in networks if weight and file is not None)]
+    if loss.perceptual and loss.perceptual_weights is not None:
+        check_vgg(loss.perceptual_weights, 19)
+        files.append(loss.perceptual_weights)
+    if loss.lpips and loss.lpips_weights is not None:
+        check_vgg(loss.lpips_weights, 16)
+        files.append(loss.lpips_weights)
+    return files
 
 
-def start_model(config: TrainGSLRMConfig) -> GSLRM:
-    """The model before the first step: from `start.weights`, or random from torch's global generator.
+def start_model(config: TrainGSLRMConfig, weights: Path | None) -> GSLRM:
+    """The model before the first step. What does not learn is frozen, and adapters are in place.
 
-    What does not learn is frozen, and adapters are in place.
+    Args:
+        config: Of the training.
+        weights: The file of `start.weights`; None begins from torch's global generator.
     """
-    weights = config.start.weights
     model = GSLRM(config.model) if weights is None else load_gslrm(weights, config=config.model)
     choose_parts(model, config.parts)
     if config.model.compile and torch.cuda.is_available():
@@ -112,11 +128,20 @@ class GSLRMTask:
         self.split = split_views(config, dataset, validation)
         self.measured: dict[str, float | str] = {}
         self.module: nn.Module = module
-        self.dataset: Dataset[dict[str, Any]] = dataset
+        self.dataset: Dataset[dict[str, Any]] = EightBitSamples(dataset)
         self.validation = validation
 
+    @property
+    def best_metric(self) -> str:
+        """The figure by which the best checkpoints are kept."""
+        return "psnr_held_out" if self.split.held_out else "psnr_input"
+
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Move the worlds, draw views; reconstruct from the inputs, compare on the targets."""
+        """Move the worlds, draw views; reconstruct from the inputs, compare on the targets.
+
+        Returns the loss's terms and `psnr`, of the animal's pixels alone, in dB.
+        """
+        batch = as_floats(batch)
         # Views that are held out for good go no further than here.
         rgba, K, w2c = (batch[key][:, self.split.trained] for key in ("rgba", "K", "w2c"))
         cameras = augment(CameraBatch(K, w2c), self.config.augment, generator)
@@ -134,7 +159,9 @@ class GSLRMTask:
         if self.criterion.needs_points(step):
             points = self._pixel_points(gaussians, cameras.select(inputs))
         real, mask = select_views(rgb, targets), select_views(alpha, targets)
-        return self.criterion(picture, real, mask, step, hull_depth=hull, gaussians=gaussians, points=points)
+        terms = self.criterion(picture, real, mask, step, hull_depth=hull, gaussians=gaussians, points=points)
+        with torch.no_grad():
+            return terms | {"psnr": psnr(picture.rgb, real, mask).nanmean()}
 
     def validate(self, module: nn.Module, folder: Path) -> dict[str, float | str]:
         """Scores on input and on held-out views (see `scores`), and a grid of pictures per sample.

@@ -7,14 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..config import Config
 from ..gaussians.config import FilterConfig
-
-
-class DiffusionConfig(Config):
-    """Sampling of MVDiffusion (mode e2e)."""
-
-    steps: int = Field(50, ge=1, le=1000, description="Denoising steps.")
-    guidance: float = Field(3.0, ge=1, description="Classifier-free guidance; 1 switches it off.")
-    eta: float = Field(1.0, ge=0, le=1, description="Noise added back in each step; 0 is deterministic DDIM.")
+from ..mvdiffusion.config import SamplingConfig
 
 
 class TurntableConfig(Config):
@@ -58,7 +51,12 @@ class InferConfig(Config):
     background: float = Field(
         1.0, ge=0, le=1, description="Grey level behind the animal; 1 (white) in mode e2e."
     )
-    diffusion: DiffusionConfig = Field(DiffusionConfig(), description="Sampling of MVDiffusion.")
+    diffusion: SamplingConfig = Field(SamplingConfig(), description="Sampling of MVDiffusion.")
+    compile: bool = Field(
+        False,
+        description="Compile MVDiffusion with torch.compile (mode e2e): minutes at the start, then less time "
+        "a sample; pays on a GPU from some hundred samples on.",
+    )
     filter: FilterConfig = Field(FilterConfig(), description="Which Gaussians are kept.")
     turntable: TurntableConfig = Field(TurntableConfig(), description="The video.")
     seed: int = Field(4, ge=0, description="Seed of the sampling noise, the same for every sample.")
@@ -77,8 +75,9 @@ class InferConfig(Config):
     @model_validator(mode="after")
     def _fits_the_mode(self) -> Self:
         if self.mode == "direct":
-            if self.mvdiffusion is not None:
-                raise ValueError("mode direct does not use mvdiffusion; remove it or set mode=e2e")
+            if self.mvdiffusion is not None or self.compile:
+                given = "compile" if self.mvdiffusion is None else "mvdiffusion"
+                raise ValueError(f"mode direct does not use {given}; remove it or set mode=e2e")
             if self.reference_view is not None:
                 raise ValueError("mode direct has no reference_view; set input_views, or mode=e2e")
             return self

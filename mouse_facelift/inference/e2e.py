@@ -8,11 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, DependencyError
 from ..gaussians.filters import filter_gaussians
 from ..geometry import Camera, Similarity
+from ..geometry.rays import CameraBatch
 from ..gslrm import GSLRM
 from ..mvdiffusion import MVDiffusionPipeline, Slots
+from ..mvdiffusion.fast import speed_up, speed_up_vae
+from ..mvdiffusion.pose import check_view_count
+from ..mvdiffusion.silhouettes import estimate_silhouettes
+from ..mvdiffusion.slots import rig_order
 from ..samples.datasets import composite
 from .config import InferConfig
 from .direct import reconstruct
@@ -22,13 +27,10 @@ from .results import Reconstruction
 BACKGROUND = 1.0
 """MVDiffusion is shown, and makes, pictures on white."""
 
-NOISE_LEVEL, ANIMAL_LEVEL = 0.02, 0.10
-"""Distance from the background's colour up to which a pixel is background, and from which on it is animal."""
-
 
 @dataclass(frozen=True)
 class SlotCameras:
-    """Where MVDiffusion's views are seen from.
+    """Where MVDiffusion's views are seen from, the reference first.
 
     Attributes:
         view_ids: Camera id, or slot number where slots are no cameras of the rig. [V]
@@ -51,7 +53,6 @@ class EndToEnd:
 
     Raises:
         CheckpointError: the pipeline cannot be used.
-        ConfigError: the reference view is not the one that the pipeline was trained for.
     """
 
     def __init__(self, config: InferConfig, model: GSLRM, device: torch.device) -> None:
@@ -59,7 +60,9 @@ class EndToEnd:
         self.config, self.model, self.device = config, model, device
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.pipeline = MVDiffusionPipeline.load(config.mvdiffusion, device, dtype)
-        self.reference = choose_reference(self.pipeline.slots, config.reference_view)
+        self.pipeline.denoiser = speed_up(self.pipeline.denoiser, compile=config.compile)
+        if config.compile:
+            speed_up_vae(self.pipeline.frozen.vae)
 
     @property
     def image_size(self) -> int:
@@ -68,11 +71,13 @@ class EndToEnd:
 
     def __call__(self, views: Views) -> Reconstruction:
         """Look at the reference view only; the other views serve the metrics alone."""
-        shown = views.view_ids[0] if views.K is None else self.reference
+        slots, shown = self.pipeline.slots, views.view_ids[0]
+        if views.K is not None:
+            shown = choose_reference(slots, self.config.reference_view, views.view_ids)
         reference = views.position(shown)
         picture = composite(views.rgba[reference], BACKGROUND)
-        generated = self._generate(_resized(picture[None], self.image_size))
-        cameras = slot_cameras(self.pipeline.slots, views, reference)
+        cameras = slot_cameras(slots, views, reference)
+        generated = self._generate(_resized(picture[None], self.image_size), cameras)
         size = self.config.image_size or self.image_size
         K = cameras.K.clone()
         K[:, :2] *= size / self.image_size
@@ -82,36 +87,67 @@ class EndToEnd:
         filtered, report = filter_gaussians(gaussians, self.config.filter)
         return Reconstruction(filtered, report, (shown,), generated, cameras.view_ids)
 
-    def _generate(self, picture: Tensor) -> Tensor:
+    def _generate(self, picture: Tensor, cameras: SlotCameras) -> Tensor:
         """[1, 3, S, S] -> [V, 3, S, S], both on white."""
-        diffusion = self.config.diffusion
         # One generator a sample: a result depends neither on the order of samples nor on their number.
         generator = torch.Generator().manual_seed(self.config.seed)
-        generated = self.pipeline(
-            picture.to(self.device),
-            steps=diffusion.steps,
-            guidance=diffusion.guidance,
-            eta=diffusion.eta,
-            generators=[generator],
-        )
+        told = CameraBatch(cameras.K[None], cameras.w2c[None])
+        try:
+            generated = self.pipeline(
+                picture.to(self.device),
+                generators=[generator],
+                sampling=self.config.diffusion,
+                cameras=told if self.pipeline.slots.mode == "pose" else None,
+            )
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = str(error).strip().split("\n")[0]
+            raise DependencyError(
+                f"compile=true, but PyTorch cannot compile here ({reason}). Install a C++ compiler, or leave "
+                "compile=false."
+            ) from error
         return generated[0]
 
 
-def choose_reference(slots: Slots, wanted: int | None) -> int:
-    """The camera id of the one view that is shown.
+def choose_reference(slots: Slots, wanted: int | None, view_ids: Sequence[int]) -> int:
+    """The camera of the one view that is shown, after a look whether the model can make the sample's views.
 
-    FaceLift's slots are relative to whatever view is shown; a rig's are tied to their reference.
+    FaceLift's slots are relative to whatever view is shown, and so are the rays of a model that is told its
+    cameras; a rig's slots are tied to their reference.
+
+    Args:
+        slots: What the model's views mean.
+        wanted: A camera id; None takes the reference of training or, where nothing ties the model to it and
+            the sample has no such camera, the sample's first view.
+        view_ids: The sample's camera ids.
+
+    Returns:
+        A camera id of the sample.
 
     Raises:
         ConfigError: a rig's slots and another reference.
+        DataError: the sample lacks the reference or a camera that the slots name, or has too few or many.
     """
     trained = slots.view_ids[0]
-    if wanted is None or wanted == trained or slots.mode == "facelift":
-        return trained if wanted is None else wanted
-    raise ConfigError(
-        f"reference_view={wanted}, but this MVDiffusion was trained with camera {trained} as its reference "
-        f"(slots {list(slots.view_ids)}). Use that one, or train with data.reference_view={wanted}."
-    )
+    if slots.mode == "rig":
+        if wanted not in (None, trained):
+            raise ConfigError(
+                f"reference_view={wanted}, but this MVDiffusion was trained with camera {trained} as its "
+                f"reference (slots {list(slots.view_ids)}). Use that one, or train with "
+                f"data.reference_view={wanted} or with diffusion.conditioning=pose."
+            )
+        missing = [view_id for view_id in slots.view_ids if view_id not in view_ids]
+        if missing:
+            raise DataError(
+                f"has cameras {list(view_ids)}, the slots of this MVDiffusion also need {missing}. Use one "
+                "that was trained on this rig, or with diffusion.conditioning=pose, which takes any cameras."
+            )
+    if slots.mode == "pose":
+        check_view_count(len(view_ids), "the cameras to make views for")
+    if wanted is None:
+        return trained if trained in view_ids else view_ids[0]
+    if wanted not in view_ids:
+        raise DataError(f"has no view {wanted} (reference_view), only {list(view_ids)}.")
+    return wanted
 
 
 def slot_cameras(slots: Slots, views: Views, reference: int) -> SlotCameras:
@@ -119,49 +155,32 @@ def slot_cameras(slots: Slots, views: Views, reference: int) -> SlotCameras:
 
     Args:
         slots: What the model's views mean.
-        views: The sample; its calibrated cameras are used, never its other pictures.
+        views: The sample, with all cameras that `choose_reference` asks for; its calibrated cameras are used,
+            never its other pictures.
         reference: Index of the shown view.
-
-    Raises:
-        DataError: the sample lacks a camera that the slots name.
     """
     if views.K is None or views.w2c is None:
         return _as_tensors(slots.view_ids, slots.cameras)
-    if slots.mode == "rig":
-        missing = [view_id for view_id in slots.view_ids if view_id not in views.view_ids]
-        if missing:
-            raise DataError(
-                f"has cameras {list(views.view_ids)}, the slots of this MVDiffusion also need {missing}."
-            )
+    if slots.mode == "facelift":
+        return _facelift_cameras(slots, views.K[reference], views.w2c[reference], views.rgba.shape[-1])
+    if slots.mode == "pose":
+        azimuths = [Camera(np.eye(3), w2c.double().numpy(), 1, 1).azimuth_deg for w2c in views.w2c]
+        order = rig_order(azimuths, reference)
+    else:
         order = [views.position(view_id) for view_id in slots.view_ids]
-        K = views.K[order].clone()
-        K[:, :2] *= slots.image_size / views.rgba.shape[-1]
-        return SlotCameras(slots.view_ids, K, views.w2c[order])
-    size = views.rgba.shape[-1]
-    shown = Camera(views.K[reference].double().numpy(), views.w2c[reference].double().numpy(), size, size)
+    K = views.K[order].clone()
+    K[:, :2] *= slots.image_size / views.rgba.shape[-1]
+    return SlotCameras(tuple(views.view_ids[index] for index in order), K, views.w2c[order])
+
+
+def _facelift_cameras(slots: Slots, K: Tensor, w2c: Tensor, size: int) -> SlotCameras:
+    """FaceLift's cameras, turned about the vertical axis to where the shown view stands."""
+    shown = Camera(K.double().numpy(), w2c.double().numpy(), size, size)
     turn = np.radians(shown.azimuth_deg - slots.cameras[0].azimuth_deg)
     yaw = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
     return _as_tensors(
         range(len(slots)), [c.similarity(Similarity(1.0, yaw, np.zeros(3))) for c in slots.cameras]
     )
-
-
-def estimate_silhouettes(pictures: Tensor, background: float) -> Tensor:
-    """Soft silhouettes of pictures that were generated on a uniform background, so have no alpha.
-
-    What is coloured as the background cannot be told from it: highlights on the animal become holes, a shadow
-    that the model paints counts as animal, and so do pixels at the edge that show a tenth of a dark animal.
-    Never use it where real alpha exists.
-
-    Args:
-        pictures: RGB in [0, 1]. [V, 3, H, W]
-        background: Its grey level.
-
-    Returns:
-        0 for the background, 1 for the animal, 0.5 halfway between the two levels. [V, 1, H, W]
-    """
-    distance = (pictures - background).abs().amax(dim=1, keepdim=True)
-    return ((distance - NOISE_LEVEL) / (ANIMAL_LEVEL - NOISE_LEVEL)).clamp(0, 1)
 
 
 def _as_tensors(view_ids: Sequence[int], cameras: Sequence[Camera]) -> SlotCameras:

@@ -11,7 +11,7 @@ from ..provenance import Run, sha256
 from .config import InferConfig
 from .inputs import Source
 
-MATTERS_NOT = ("gslrm", "mvdiffusion", "input", "limit", "output", "overwrite", "device")
+MATTERS_NOT = ("gslrm", "mvdiffusion", "input", "limit", "output", "overwrite", "device", "compile")
 """Configuration that finished samples of an earlier run may have otherwise; hashes tell of weights."""
 
 
@@ -31,7 +31,7 @@ class OutputFolder:
 
     def __init__(self, config: InferConfig, weights: Mapping[str, str], sources: Sequence[Source]) -> None:
         self.path = config.output
-        self._overwrite = config.overwrite
+        self._overwrite, self._begun = config.overwrite, False
         self._made_with = {
             "weights": dict(weights),
             "inputs": {_place(source): sha256(source.file) for source in sources},
@@ -64,8 +64,17 @@ class OutputFolder:
         path = self.folder(source) / "metrics.json"
         return dict(_read(path, ("mean",))["mean"]) if path.is_file() else {}
 
+    def begin(self, record: Run) -> None:
+        """Write `run.json` before the first results, so that a later run can tell what is here.
+
+        What fails before there are any leaves nothing.
+        """
+        if not self._begun:
+            self.write(record)
+
     def write(self, record: Run) -> None:
-        """Write `run.json`: at the start, so that a later run can tell what is here, and at the end."""
+        """Write `run.json`."""
+        self._begun = True
         self.path.mkdir(parents=True, exist_ok=True)
         record.write(self.path, self._made_with)
 

@@ -1,12 +1,13 @@
 """`mfl infer`: load the models once, reconstruct every sample, keep what is finished."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..errors import ConfigError, DataError, DependencyError
+from ..errors import ConfigError, DataError, DependencyError, MflError
 from ..files import atomic_folder, write_json
 from ..gslrm import find_weights, load_gslrm
 from ..progress import track
@@ -19,8 +20,6 @@ from .output import OutputFolder
 from .results import Reconstruction, write_results
 
 log = logging.getLogger(__name__)
-
-Reconstruct = Callable[[Views], Reconstruction]
 
 MUCH_CUT = 0.01
 """Share of the opacity that the filters may cut without a word."""
@@ -42,26 +41,27 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
         CheckpointError: weights cannot be used.
         DependencyError: the device is not there.
     """
+    device = choose_device(config.device)
     sources = find_sources(config.input, config.limit)
     for source in sources:
         _check_input(config, source)
     record = Run("infer", config)
-    weights = find_weights(config.gslrm)
-    hashes = {str(file.resolve()): sha256(file) for file in (weights, *_unet(config))}
+    weights, pinned = find_weights(config.gslrm), _pin_checkpoint(config)
+    _check_references(pinned, sources)
+    hashes = {str(file.resolve()): sha256(file) for file in (weights, *_trained_files(pinned))}
     output = OutputFolder(config, hashes, sources)
-    reconstruct, size = _load_models(config, weights, choose_device(config.device))
+    models = _load_models(pinned, weights, device)
     record.lap("loading")
     if dry_run:
         log.info("%d samples to reconstruct; weights and cameras are in order", len(sources))
         return config.output
-    output.write(record)
     means = []
     for source in track(sources, f"infer {config.mode}"):
         if output.is_finished(source):
             log.info("%s: finished already, kept", output.folder(source))
             means.append(output.finished_means(source))
         else:
-            means.append(_process(config, source, size, reconstruct, output.folder(source)))
+            means.append(_process(config, source, models, output, record))
     record.lap("samples")
     overall = _mean_over_samples(means)
     if overall:
@@ -83,39 +83,104 @@ def choose_device(choice: str) -> torch.device:
     return torch.device("cuda" if available and choice != "cpu" else "cpu")
 
 
-def _load_models(config: InferConfig, weights: Path, device: torch.device) -> tuple[Reconstruct, int | None]:
-    """The reconstruction as a function, and the size at which it wants its views."""
+@dataclass(frozen=True)
+class Models:
+    """What reconstructs.
+
+    Attributes:
+        reconstruct: From the views of a sample to the Gaussians.
+        shown_size: Side at which it wants the views; None takes them as they are.
+        size: Side at which its result is rendered and measured, likewise.
+    """
+
+    reconstruct: Callable[[Views], Reconstruction]
+    shown_size: int | None
+    size: int | None
+
+
+def _load_models(config: InferConfig, weights: Path, device: torch.device) -> Models:
     model = load_gslrm(weights, device)
     if device.type == "cuda":
         model.hold_weights(INFERENCE_DTYPE)
     if config.mvdiffusion is None:
-        return Direct(config, model), config.image_size
+        return Models(Direct(config, model), config.image_size, config.image_size)
     from .e2e import EndToEnd
 
     end_to_end = EndToEnd(config, model, device)
-    return end_to_end, config.image_size or end_to_end.image_size
+    return Models(end_to_end, end_to_end.image_size, config.image_size or end_to_end.image_size)
 
 
-def _unet(config: InferConfig) -> Iterable[Path]:
-    """The files of MVDiffusion's trained part."""
+def _pin_checkpoint(config: InferConfig) -> InferConfig:
+    """Name MVDiffusion's checkpoint instead of its run: a training might write a newer one meanwhile."""
+    if config.mvdiffusion is None:
+        return config
+    from ..mvdiffusion.folders import locate
+
+    trained, frozen = locate(config.mvdiffusion)
+    place = trained if trained == frozen else trained.parent
+    return config.model_copy(update={"mvdiffusion": place})
+
+
+def _check_references(config: InferConfig, sources: Sequence[Source]) -> None:
+    """Refuse samples whose cameras are not those that MVDiffusion's views need, before it is loaded."""
+    if config.mvdiffusion is None:
+        return
+    from ..mvdiffusion.folders import load_slots, locate
+    from .e2e import choose_reference
+
+    slots, others = load_slots(*locate(config.mvdiffusion)), []
+    for source in sources:
+        if source.is_picture:
+            continue
+        view_ids = [view.view_id for view in read_sample(source.path).views]
+        try:
+            shown = choose_reference(slots, config.reference_view, view_ids)
+        except MflError as error:
+            raise _named(error, source) from None
+        if config.reference_view is None and shown != slots.view_ids[0]:
+            others.append(f"camera {shown} of {source.name}")
+    if others:
+        log.warning(
+            "%d of %d samples have no camera %d, the reference of training: their first view is shown, such "
+            "as %s. Name another with reference_view.",
+            len(others),
+            len(sources),
+            slots.view_ids[0],
+            others[0],
+        )
+
+
+def _trained_files(config: InferConfig) -> Iterable[Path]:
+    """The files of MVDiffusion's trained parts."""
     if config.mvdiffusion is not None:
-        from ..mvdiffusion.pipeline import locate
+        from ..mvdiffusion.folders import find_prompts, locate
+        from ..mvdiffusion.slots import SLOTS_FILE
 
         trained, _ = locate(config.mvdiffusion)
         yield from sorted((trained / "unet").glob("*"))
+        yield find_prompts(trained)
+        if (trained / SLOTS_FILE).is_file():
+            yield trained / SLOTS_FILE
 
 
 def _process(
-    config: InferConfig, source: Source, size: int | None, reconstruct: Reconstruct, folder: Path
+    config: InferConfig, source: Source, models: Models, output: OutputFolder, record: Run
 ) -> dict[str, float]:
+    views, result = _reconstruct(config, source, models)
+    output.begin(record)
+    with atomic_folder(output.folder(source)) as temporary:
+        return write_results(temporary, views, result, config)
+
+
+def _reconstruct(config: InferConfig, source: Source, models: Models) -> tuple[Views, Reconstruction]:
+    """The views at the size at which the result is to be measured, and the result."""
     try:
-        views = source.read(size, config.image_fill)
-        result = reconstruct(views)
+        views = source.read(models.shown_size, config.image_fill)
+        result = models.reconstruct(views)
+        if models.size != models.shown_size:
+            views = source.read(models.size, config.image_fill)
     except DataError as error:
-        message = str(error)
-        raise type(error)(
-            message if message.startswith(str(source.path)) else f"{source.path}: {message}"
-        ) from None
+        raise _named(error, source) from None
     if len(result.gaussians) == 0:
         log.warning("%s: no Gaussians are left after filtering; look at filter.min_opacity.", source.name)
     elif result.report.opacity_cut > MUCH_CUT:
@@ -124,8 +189,13 @@ def _process(
             source.name,
             100 * result.report.opacity_cut,
         )
-    with atomic_folder(folder) as temporary:
-        return write_results(temporary, views, result, config)
+    return views, result
+
+
+def _named(error: MflError, source: Source) -> MflError:
+    """The same error, saying of which sample."""
+    message = str(error)
+    return error if message.startswith(str(source.path)) else type(error)(f"{source.path}: {message}")
 
 
 def _mean_over_samples(means: list[dict[str, float]]) -> dict[str, float]:

@@ -1,12 +1,23 @@
 """Attention across the views of one object, as a processor for diffusers' stock `Attention`; no weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 AttentionMode = Literal["sparse", "dense", "none"]
+
+KERNELS = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+"""In the order of preference on Hopper and later."""
 
 
 class MultiViewAttnProcessor:
@@ -16,9 +27,17 @@ class MultiViewAttnProcessor:
     objects. Keys of a view: `sparse`: view 0's tokens, then its own (published weights); `dense`: the tokens
     of all views; `none`: its own.
 
+    Published code lays out a full set of keys for every view. Here no tokens are copied that need not be, and
+    view 0 of `sparse` attends to its tokens once: doubled keys leave the average as it is.
+
     Args:
         num_views: Views per object, V.
         mode: Which views a view attends to.
+
+    Attributes:
+        num_views: As given; it may change between calls.
+        merge: In `sparse`, attend to view 0 and to the own view apart and merge by the denominators, so that
+            no keys are copied. Only where `can_merge`; where gradients are wanted it takes no effect.
     """
 
     def __init__(self, num_views: int, mode: AttentionMode) -> None:
@@ -29,6 +48,7 @@ class MultiViewAttnProcessor:
             )
         self.num_views = num_views
         self.mode = mode
+        self.merge = False
 
     def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Attend.
@@ -45,27 +65,93 @@ class MultiViewAttnProcessor:
         batch, length, _ = hidden_states.shape
         if batch % self.num_views:
             raise ValueError(f"batch of {batch} is not a multiple of {self.num_views} views.")
-        query = attn.to_q(hidden_states)
-        key, value = (self._gather(project(hidden_states)) for project in (attn.to_k, attn.to_v))
-        query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        attended = F.scaled_dot_product_attention(query, key, value)
+        heads = (x.unflatten(0, (-1, self.num_views)) for x in _project(attn, hidden_states))
+        attended = self._attend(*heads).reshape(batch, length, -1)
         projection, dropout = attn.to_out
-        return dropout(projection(attended.transpose(1, 2).reshape(batch, length, -1)))
+        return dropout(projection(attended))
 
-    def _gather(self, tokens: Tensor) -> Tensor:
-        """Lay the tokens that each view may see side by side. [B*V, L, C] -> [B*V, seen, C]"""
-        if self.mode == "none":
-            return tokens
-        views = tokens.unflatten(0, (-1, self.num_views))
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """All [B, V, L, H, D]; the result may be [B*V, L, H, D] or [B, V*L, H, D]."""
         if self.mode == "dense":
-            return views.flatten(1, 2).repeat_interleave(self.num_views, dim=0)
-        first = views[:, :1].expand_as(views).flatten(0, 1)
-        # View 0 sees its own tokens twice, which changes nothing: the average over doubled keys is the same.
-        return torch.cat([first, tokens], dim=1)
+            return _attention(*(x.flatten(1, 2) for x in (query, key, value)))
+        if self.mode == "none" or self.num_views == 1:
+            return _attention(*(x.flatten(0, 1) for x in (query, key, value)))
+        if self.merge and not torch.is_grad_enabled():
+            return _sparse_merged(query, key, value)
+        return _sparse_joined(query, key, value)
+
+
+def _project(attn: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values by head, views of one tensor if the projections are fused. [N, L, H, D]"""
+    if attn.fused_projections:
+        query, key, value = attn.to_qkv(tokens).unflatten(-1, (3, attn.heads, -1)).unbind(2)
+        return query, key, value
+    query, key, value = (
+        project(tokens).unflatten(-1, (attn.heads, -1)) for project in (attn.to_q, attn.to_k, attn.to_v)
+    )
+    return query, key, value
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Full attention with heads behind tokens. [N, L, H, D], [N, M, H, D] twice -> [N, L, H, D]"""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+
+
+def _sparse_joined(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """View 0 by itself; the others over view 0's keys and their own, side by side. [B, V, L, H, D]"""
+    first = _attention(query[:, 0], key[:, 0], value[:, 0])
+    both = (torch.cat([x[:, :1].expand_as(x[:, 1:]), x[:, 1:]], dim=2).flatten(0, 1) for x in (key, value))
+    others = _attention(query[:, 1:].flatten(0, 1), *both)
+    return torch.cat([first[:, None], others.unflatten(0, (len(query), -1))], dim=1)
+
+
+def _sparse_merged(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Every view over its own keys; all but view 0 over view 0's too. [B, V, L, H, D]
+
+    A softmax over two sets of keys is the mean of the two softmaxes, weighed by their denominators.
+    """
+    objects, views, length = query.shape[:3]
+    own, own_log = _with_denominators(*(x.flatten(0, 1) for x in (query, key, value)))
+    own, own_log = (x.unflatten(0, (objects, views)) for x in (own, own_log))
+    front, front_log = _with_denominators(query[:, 1:].flatten(1, 2), key[:, 0], value[:, 0])
+    front, front_log = (x.unflatten(1, (views - 1, length)) for x in (front, front_log))
+    share = torch.sigmoid(front_log - own_log[:, 1:])[..., None].to(own.dtype)
+    return torch.cat([own[:, :1], torch.lerp(own[:, 1:], front, share)], dim=1)
+
+
+def _with_denominators(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """`_attention` and the logarithm of the softmax's denominators. [N, L, H, D], fp32 [N, L, H]"""
+    heads = [x.transpose(1, 2) for x in (query, key, value)]
+    if query.device.type == "cpu":
+        out, logarithm = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads)
+    else:
+        out, logarithm = torch.ops.aten._scaled_dot_product_cudnn_attention(*heads, None, True)[:2]
+    return out.transpose(1, 2), logarithm.reshape(out.shape[:3]).transpose(1, 2)
+
+
+def can_merge(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is a fast kernel that also tells the denominators."""
+    return device.type == "cpu" or (_is_hopper(device) and dtype in (torch.float16, torch.bfloat16))
+
+
+@contextmanager
+def preferred_attention(device: torch.device) -> Iterator[None]:
+    """Let `scaled_dot_product_attention` try cuDNN's kernels first where these are the fastest."""
+    if not _is_hopper(device):
+        yield
+        return
+    with sdpa_kernel(KERNELS, set_priority=True):
+        yield
+
+
+def _is_hopper(device: torch.device) -> bool:
+    """Or later."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def install_attention(unet: nn.Module, num_views: int, mode: AttentionMode) -> None:
-    """Put the processor on every `attn1` (self-attention) of a UNet; `attn2` (text) stays as it is."""
+    """Put a processor on every `attn1` (self-attention) of a UNet; `attn2` (text) stays as it is."""
     for name, module in unet.named_modules():
         if name.endswith(".attn1"):
             module.set_processor(MultiViewAttnProcessor(num_views, mode))

@@ -7,11 +7,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from .attention import AttentionMode
 from .config import ComponentSizes
+from .denoiser import Denoiser
 from .frozen import ClipPreprocessor, FrozenParts, ImageNormalizer
 from .pipeline import MVDiffusionPipeline
 from .prompts import TOKENS
 from .slots import Slots
-from .unet import INPUT_CHANNELS, LATENT_CHANNELS, MultiViewUNet
+from .unet import INPUT_CHANNELS, LATENT_CHANNELS, POSE_CHANNELS, MultiViewUNet
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -24,7 +25,7 @@ def random_pipeline(
 ) -> MVDiffusionPipeline:
     """Make a pipeline with seeded random weights; torch's global generator is left as it was.
 
-    The VAE cannot picture anything before `fit_vae`.
+    The UNet takes rays if the slots have mode `pose`. The VAE cannot picture anything before `fit_vae`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -38,24 +39,28 @@ def random_pipeline(
             image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
             scheduler=_scheduler(),
         )
-        unet = _unet(sizes, slots.image_size // frozen.pixels_per_latent, len(slots), attention)
-        prompts = random_prompt_embeds(len(slots), sizes.prompt_width)
-        return MVDiffusionPipeline(unet.eval(), frozen, prompts, slots)
+        side = slots.image_size // frozen.pixels_per_latent
+        channels = POSE_CHANNELS if slots.mode == "pose" else INPUT_CHANNELS
+        unet = _unet(sizes, side, channels, len(slots), attention)
+        prompts = random_prompt_embeds(len(slots.prompt_azimuths_deg), sizes.prompt_width)
+        return MVDiffusionPipeline(Denoiser(unet.eval(), prompts), frozen, slots)
 
 
-def random_prompt_embeds(views: int, width: int) -> Tensor:
-    """Stand-in for text: standard normal, different for every view. [V, 77, D]"""
-    return torch.randn(views, TOKENS, width)
+def random_prompt_embeds(rows: int, width: int) -> Tensor:
+    """Stand-in for text: standard normal, different for every row of the bank. [P, 77, D]"""
+    return torch.randn(rows, TOKENS, width)
 
 
-def _unet(sizes: ComponentSizes, side: int, views: int, attention: AttentionMode) -> MultiViewUNet:
+def _unet(
+    sizes: ComponentSizes, side: int, channels: int, views: int, attention: AttentionMode
+) -> MultiViewUNet:
     """Levels as in SD 2.1: text and multi-view attention on all but the coarsest, and in the middle."""
     finer = len(sizes.unet_channels) - 1
     return MultiViewUNet(
         num_views=views,
         attention=attention,
         sample_size=side,
-        in_channels=INPUT_CHANNELS,
+        in_channels=channels,
         out_channels=LATENT_CHANNELS,
         down_block_types=("CrossAttnDownBlock2D",) * finer + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * finer,

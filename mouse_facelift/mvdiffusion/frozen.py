@@ -1,6 +1,7 @@
 """The frozen parts (VAE, CLIP image encoder, normalizer, schedulers) in diffusers' folder layout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,26 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler
 from diffusers.models.embeddings import get_timestep_embedding
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
 from ..errors import CheckpointError, DataError
 from ..files import write_json
-from .weights import read_json, read_state
+from ..training.tensors import read_tensors
+from .unet import LATENT_CHANNELS
+from .weights import TRANSFORMERS_STEMS, find_weights, read_json, read_state
 
 # Its bars on stderr would break the one line of progress.
 transformers_logging.disable_progress_bar()
 
 BICUBIC = 3
 """Pillow's number for it, as written in preprocessor_config.json."""
+
+AT_ONCE = 6
+"""Pictures encoded by the VAE at once: enough to fill a GPU at 512 pixels; more would only take memory."""
 
 
 class ImageNormalizer(nn.Module):
@@ -39,7 +46,7 @@ class ImageNormalizer(nn.Module):
         if state.keys() != {"mean", "std"} or any(x.ndim != 2 or len(x) != 1 for x in state.values()):
             shapes = {key: tuple(value.shape) for key, value in state.items()}
             raise CheckpointError(f"{folder}: holds {shapes}, expected mean and std of shape (1, D).")
-        return cls(state["mean"], state["std"])
+        return cls(state["mean"].float(), state["std"].float())
 
     def save(self, folder: Path) -> None:
         """Write `image_normalizer/` as diffusers' StableUnCLIPImageNormalizer does."""
@@ -93,6 +100,10 @@ class ClipPreprocessor:
             mean, std = tuple(map(float, config["image_mean"])), tuple(map(float, config["image_std"]))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: not a CLIP preprocessor ({error!r}).") from None
+        if len(mean) != 3 or len(std) != 3:
+            raise CheckpointError(
+                f"{path}: image_mean and image_std hold {len(mean)} and {len(std)} numbers, expected 3."
+            )
         if size != crop or config.get("resample", BICUBIC) != BICUBIC:
             raise CheckpointError(
                 f"{path}: size {size}, crop {crop}, resample {config.get('resample')}; only square bicubic "
@@ -132,7 +143,11 @@ class FrozenParts:
     scheduler: DDIMScheduler
 
     def __post_init__(self) -> None:
-        prediction = self.scheduler.config.prediction_type
+        channels, prediction = self.vae.config.latent_channels, self.scheduler.config.prediction_type
+        if channels != LATENT_CHANNELS:
+            raise CheckpointError(
+                f"the VAE makes latents of {channels} channels, expected {LATENT_CHANNELS} as in SD 2.1."
+            )
         if prediction != "v_prediction":
             raise CheckpointError(
                 f"the scheduler's prediction_type is {prediction!r}, expected 'v_prediction' as in "
@@ -149,20 +164,34 @@ class FrozenParts:
             CheckpointError: a part is missing or incomplete; the message names it.
         """
         readers: dict[str, Callable[[Path], Any]] = {
-            "vae": lambda path: _load_model(AutoencoderKL, path),
-            "image_encoder": lambda path: _load_model(CLIPVisionModelWithProjection, path),
+            "vae": _load_vae,
+            "image_encoder": _load_image_encoder,
             "image_normalizer": ImageNormalizer.load,
             "feature_extractor": ClipPreprocessor.load,
             "image_noising_scheduler": lambda path: _load_scheduler(DDPMScheduler, path),
             "scheduler": lambda path: _load_scheduler(DDIMScheduler, path),
         }
-        missing = [name for name in readers if not (folder / name).is_dir()]
+        cls.check(folder)
+        parts = {name: read(folder / name) for name, read in readers.items()}
+        try:
+            return cls(**parts)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}: {error}") from None
+
+    @classmethod
+    def check(cls, folder: Path) -> None:
+        """Look whether there is a folder for each part.
+
+        Raises:
+            CheckpointError: a part is missing; the message names it.
+        """
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names if not (folder / name).is_dir()]
         if missing:
             raise CheckpointError(
-                f"{folder}: no {', '.join(missing)}; expected a pipeline folder with {', '.join(readers)}. "
+                f"{folder}: no {', '.join(missing)}; expected a pipeline folder with {', '.join(names)}. "
                 "Download it again, or give the folder that holds model_index.json."
             )
-        return cls(**{name: read(folder / name) for name, read in readers.items()})
 
     def save(self, folder: Path) -> None:
         """Write each part into its own folder under the existing `folder`."""
@@ -182,7 +211,6 @@ class FrozenParts:
         """Side of the square of pixels that one latent stands for."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    @torch.no_grad()
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Scaled latents of RGB in [0, 1]; a sample of the posterior with `noise`, else its mode.
 
@@ -193,16 +221,33 @@ class FrozenParts:
         Returns:
             [N, 4, h, w], fp32
         """
+        mean, logvar = self.posterior(images)
+        latents = mean.float()
+        if noise is not None:
+            latents = latents + (logvar.float() / 2).exp() * noise
+        return latents * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of RGB in [0, 1], not scaled, in the type in which they were computed.
+
+        Args:
+            images: [N, 3, H, W]
+
+        Returns:
+            [N, 4, h, w] each.
+
+        Raises:
+            DataError: the VAE cannot halve the sides.
+        """
         if any(side % self.pixels_per_latent for side in images.shape[-2:]):
             raise DataError(
                 f"pictures are {images.shape[-1]}x{images.shape[-2]}, sides must be divisible by "
                 f"{self.pixels_per_latent}."
             )
-        posterior = self.vae.encode(images.to(self.vae.dtype) * 2 - 1).latent_dist
-        latents = posterior.mode().float()
-        if noise is not None:
-            latents = latents + posterior.std.float() * noise
-        return latents * self.vae.config.scaling_factor
+        vae = self.vae
+        encoded = [vae.encode(part.to(vae.dtype) * 2 - 1).latent_dist for part in images.split(AT_ONCE)]
+        return torch.cat([part.mean for part in encoded]), torch.cat([part.logvar for part in encoded])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -242,21 +287,74 @@ class FrozenParts:
         return self.vae, self.image_encoder, self.image_normalizer
 
 
-def _load_model(model: Any, folder: Path) -> nn.Module:
-    """Read a network through its library, which knows older key names, and insist on every key."""
+def _load_vae(folder: Path) -> AutoencoderKL:
+    """Through diffusers, which knows older key names."""
     read_json(folder / "config.json")
+    path, variant = find_weights(folder)
     try:
-        network, report = model.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: unreadable ({str(error).splitlines()[0]}).") from None
-    problems = {kind: list(keys)[:5] for kind, keys in report.items() if keys}
+        vae, report = AutoencoderKL.from_pretrained(
+            folder,
+            variant=variant,
+            use_safetensors=path.suffix == ".safetensors",
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        # Tells more, if the file is damaged.
+        read_tensors(path)
+        raise CheckpointError(f"{folder}: does not fit config.json ({_first_sentence(error)}).") from None
+    _check_report(folder, report)
+    return vae.float()
+
+
+def _load_image_encoder(folder: Path) -> CLIPVisionModelWithProjection:
+    """From tensors that were read here: transformers lets every fault of a file through."""
+    read_json(folder / "config.json")
+    path, _ = find_weights(folder, TRANSFORMERS_STEMS)
+    state = read_tensors(path)
+    try:
+        with _silent_transformers():
+            config = CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+            encoder, report = CLIPVisionModelWithProjection.from_pretrained(
+                None, config=config, state_dict=state, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, StrictDataclassError) as error:
+        raise CheckpointError(
+            f"{folder}: config.json is of no CLIP model ({_first_sentence(error)})."
+        ) from None
+    _check_report(folder, report)
+    return encoder.float()
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """What its report on stderr says is said in one message instead."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _check_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Insist on every key."""
+    problems = {kind: sorted(map(str, keys))[:5] for kind, keys in report.items() if keys}
     if problems:
         raise CheckpointError(f"{folder}: the weights do not fit config.json: {problems}.")
-    return network.float()
+
+
+def _first_sentence(error: Exception) -> str:
+    """What a library found; its advice is for those who call it."""
+    return str(error).strip().split("\n")[0].partition(". ")[0]
 
 
 def _load_scheduler(scheduler: Any, folder: Path) -> Any:
-    return scheduler.from_config(read_json(folder / "scheduler_config.json"))
+    path = folder / "scheduler_config.json"
+    try:
+        return scheduler.from_config(read_json(path))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a {scheduler.__name__} ({_first_sentence(error)}).") from None
 
 
 def _side(value: Any) -> int:

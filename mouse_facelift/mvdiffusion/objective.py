@@ -1,11 +1,11 @@
 """The training objective: what is drawn, and the v-prediction loss of an object's views."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor, nn
 
-from .conditioning import Condition, predict
+from .conditioning import Condition
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,37 @@ class Draws:
 
     @classmethod
     def sample(
-        cls, generator: Generator, latents: tuple[int, ...], embed_width: int, timesteps: int
+        cls,
+        generator: Generator,
+        latents: tuple[int, ...],
+        embed_width: int,
+        timesteps: int,
+        offset: float = 0.0,
+        shared_offset: bool = False,
     ) -> "Draws":
-        """Draw for latents of shape (B, V, 4, h, w)."""
-        objects, views = latents[:2]
-        return cls(
+        """Draw for latents of shape (B, V, 4, h, w).
+
+        Args:
+            generator: On the CPU.
+            latents: Their shape.
+            embed_width: D
+            timesteps: Of the noise schedule.
+            offset: Standard deviation of what is added to the noise of a whole channel, so that the model
+                also learns to change the mean brightness. At 0 nothing is drawn for it.
+            shared_offset: Whether the views of an object get the same offset.
+        """
+        objects, views, channels = latents[:3]
+        draws = cls(
             posterior=torch.randn(latents, generator=generator),
             noise=torch.randn(latents, generator=generator),
             timesteps=torch.randint(timesteps, (objects,), generator=generator),
             embed=torch.randn((objects, views, embed_width), generator=generator),
             drop=torch.rand((objects,), generator=generator),
         )
+        if offset == 0:
+            return draws
+        size = (objects, 1 if shared_offset else views, channels, 1, 1)
+        return replace(draws, noise=draws.noise + offset * torch.randn(size, generator=generator))
 
     def to(self, device: torch.device) -> "Draws":
         """Copy to a device."""
@@ -46,7 +66,7 @@ class Draws:
 
 
 def diffusion_loss(
-    unet: nn.Module,
+    denoiser: nn.Module,
     latents: Tensor,
     condition: Condition,
     draws: Draws,
@@ -56,7 +76,7 @@ def diffusion_loss(
     """Weighted mean squared error of v (facelift_spec.md 6.6).
 
     Args:
-        unet: A MultiViewUNet, possibly wrapped for training.
+        denoiser: A `Denoiser`, possibly wrapped for training.
         latents: Scaled latents of the true views. [B, V, 4, h, w]
         condition: Dropped where it shall be.
         draws: Noise and timesteps.
@@ -69,13 +89,23 @@ def diffusion_loss(
     kept = alphas_cumprod.to(latents)[draws.timesteps]
     signal, sigma = (x.sqrt()[:, None, None, None, None] for x in (kept, 1 - kept))
     target = signal * draws.noise - sigma * latents
-    predicted = predict(unet, signal * latents + sigma * draws.noise, draws.timesteps, condition)
+    predicted = denoiser(signal * latents + sigma * draws.noise, draws.timesteps, condition)
     error = (predicted.float() - target.float()).square().flatten(1).mean(1)
     return (min_snr_weight(kept, snr_gamma) * error).mean()
 
 
 def min_snr_weight(alphas_cumprod: Tensor, gamma: float | None) -> Tensor:
-    """min(snr, gamma) / snr, as published, although the model predicts v (whose form divides by snr + 1)."""
+    """min(snr, gamma) / snr (Hang et al. 2023, arXiv 2303.09556).
+
+    As published for FaceLift, although the model predicts v, for which the paper divides by snr + 1.
+
+    Args:
+        alphas_cumprod: Of the drawn timesteps. [B]
+        gamma: The cap; None weighs all timesteps equally.
+
+    Returns:
+        [B]
+    """
     if gamma is None:
         return torch.ones_like(alphas_cumprod)
     snr = alphas_cumprod / (1 - alphas_cumprod)

@@ -1,23 +1,30 @@
 """What the model's views mean: which cameras, in which order, relative to the reference picture in slot 0."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import CalibrationError, CheckpointError, DataError
 from ..files import write_json
 from ..geometry import Camera
+from ..geometry.rays import CameraBatch
 from ..samples.format import Sample
+from .pose import check_view_count, nearest_prompts, pose_rays, relative_azimuths_deg
 from .weights import read_json
 
 SLOTS_FILE = "slots.json"
+SlotMode = Literal["facelift", "rig", "pose"]
 
 FACELIFT_NAMES = ("front", "front_right", "right", "back", "left", "front_left")
 FACELIFT_AZIMUTHS_DEG = (270.0, 225.0, 180.0, 90.0, 0.0, 315.0)
+FACELIFT_RELATIVE_DEG = (0.0, -45.0, -90.0, 180.0, 90.0, 45.0)
+"""To the front, as the published prompts name them (facelift_spec.md 5)."""
 FACELIFT_DISTANCE = 2.7
 FACELIFT_FOCAL = 548.9937744 / 512
 """In image widths: 50 degrees of field of view."""
@@ -30,14 +37,24 @@ class Slots:
 
     Attributes:
         mode: `facelift`: six canonical cameras (facelift_spec.md 5), whatever animal stands at the origin;
-            `rig`: the cameras of one recording, around the ring from the reference on.
+            `rig`: the cameras of one recording, around the ring from the reference on;
+            `pose`: the model is told the cameras and takes any; those here stand in for a lone picture's.
         view_ids: Camera id of the training samples that fills each slot. [V]
-        cameras: At the model's picture size, model units; for `rig` the mean over the training samples. [V]
+        cameras: At the model's picture size, model units; the mean over the training samples except for
+            `facelift`. [V]
+        prompt_azimuths_deg: Which direction, relative to the reference, each row of the prompt bank was
+            written for; by default row k for slot k. With `pose` a view is told the nearest row. [P]
     """
 
-    mode: Literal["facelift", "rig"]
+    mode: SlotMode
     view_ids: tuple[int, ...]
     cameras: tuple[Camera, ...]
+    prompt_azimuths_deg: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.prompt_azimuths_deg:
+            azimuths = tuple(_relative_deg(self.cameras).tolist())
+            object.__setattr__(self, "prompt_azimuths_deg", azimuths)
 
     def __len__(self) -> int:
         return len(self.view_ids)
@@ -64,13 +81,46 @@ class Slots:
         """World-to-camera, model units. [V, 4, 4]"""
         return np.stack([camera.w2c for camera in self.cameras])
 
+    @property
+    def camera_batch(self) -> CameraBatch:
+        """The cameras as tensors, for one object. [1, V, ...]"""
+        K, w2c = (torch.from_numpy(matrices).float()[None] for matrices in (self.K, self.w2c))
+        return CameraBatch(K, w2c)
+
+    def prompt_index(self, w2c: Tensor) -> Tensor:
+        """The row of the prompt bank that each view is told.
+
+        Args:
+            w2c: World-to-camera of the views, reference first, Z up. [B, V, 4, 4]
+
+        Returns:
+            int64. [B, V]
+        """
+        if self.mode == "pose":
+            return nearest_prompts(relative_azimuths_deg(w2c), self.prompt_azimuths_deg)
+        return torch.arange(len(self), device=w2c.device).expand(w2c.shape[:2])
+
+    def rays(self, cameras: CameraBatch, side: int) -> Tensor | None:
+        """The rays that the model is told; None unless the mode is `pose`.
+
+        Args:
+            cameras: Of the views, reference first, K at `image_size`.
+            side: Side of the latents.
+
+        Returns:
+            [B, V, 6, side, side]
+        """
+        if self.mode != "pose":
+            return None
+        return pose_rays(cameras.K, cameras.w2c, self.image_size, side)
+
     @classmethod
     def facelift(cls, image_size: int) -> "Slots":
         """FaceLift's six slots; slot k is filled by a sample's camera k."""
         angles = np.radians(FACELIFT_AZIMUTHS_DEG)
         centers = FACELIFT_DISTANCE * np.stack([np.cos(angles), np.sin(angles), np.zeros(6)], axis=1)
         cameras = [Camera.look_at(c, (0, 0, 0), FACELIFT_FOCAL * image_size, image_size) for c in centers]
-        return cls("facelift", tuple(range(6)), tuple(cameras))
+        return cls("facelift", tuple(range(6)), tuple(cameras), FACELIFT_RELATIVE_DEG)
 
     @classmethod
     def rig(
@@ -103,6 +153,18 @@ class Slots:
         return cls("rig", tuple(view_ids[i] for i in order), tuple(cameras[i] for i in order))
 
     @classmethod
+    def pose(
+        cls, samples: Sequence[Sample], image_size: int, reference: int | Literal["first"] = "first"
+    ) -> "Slots":
+        """For a model that is told its cameras; see `rig`, always counter-clockwise.
+
+        Raises:
+            DataError: no such reference, or too few or too many views.
+        """
+        check_view_count(len(samples[0].views), str(samples[0].folder))
+        return replace(cls.rig(samples, image_size, reference), mode="pose")
+
+    @classmethod
     def load(cls, path: Path) -> "Slots":
         """Read `slots.json`.
 
@@ -118,14 +180,21 @@ class Slots:
             ]
             view_ids = tuple(int(view) for view in content["view_ids"])
             mode = content["mode"]
+            # Rows of slot models belong to the slots; files without the key say so too.
+            azimuths = tuple(float(angle) for angle in content.get("prompt_azimuths_deg", ()))
         except (KeyError, TypeError, ValueError, CalibrationError) as error:
             raise CheckpointError(f"{path}: not a slots file ({error!r}).") from None
-        if mode not in ("facelift", "rig") or not cameras or len(cameras) != len(view_ids):
+        if mode not in get_args(SlotMode) or not cameras or len(cameras) != len(view_ids):
             raise CheckpointError(
                 f"{path}: mode {mode!r}, {len(cameras)} cameras, {len(view_ids)} view ids; expected "
-                "facelift or rig and one id per camera."
+                f"{', '.join(get_args(SlotMode))} and one id per camera."
             )
-        return cls(mode, view_ids, tuple(cameras))
+        if mode == "pose" and not azimuths:
+            raise CheckpointError(
+                f"{path}: mode pose without prompt_azimuths_deg, so nobody knows which view each prompt "
+                "describes. Fetch or export the folder again."
+            )
+        return cls(mode, view_ids, tuple(cameras), azimuths)
 
     def save(self, path: Path) -> None:
         """Write `slots.json`."""
@@ -136,6 +205,7 @@ class Slots:
             "view_ids": self.view_ids,
             "image_size": self.image_size,
             "cameras": cameras,
+            "prompt_azimuths_deg": self.prompt_azimuths_deg,
         }
         write_json(path, content)
 
@@ -192,5 +262,6 @@ def mean_camera(cameras: Sequence[Camera]) -> Camera:
 
 
 def _relative_deg(cameras: Sequence[Camera]) -> NDArray[np.float64]:
+    """Azimuths from that of the first camera on, counter-clockwise, in [0, 360)."""
     azimuths = np.array([camera.azimuth_deg for camera in cameras])
     return (azimuths - azimuths[0]) % 360

@@ -1,135 +1,30 @@
 """`mfl train-mvdiff`: fine-tune the multi-view diffusion on samples."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from torch import Generator, Tensor, nn
-from torch.utils.data import Dataset
+from typing import Literal
 
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_folder
-from ..samples.datasets import SampleDataset, composite
+from ..samples.datasets import EightBitSamples, SampleDataset
 from ..training.checkpoints import Checkpoint, checkpoint_to_resume
+from ..training.data import open_samples
 from ..training.loop import fit, seed_everything, this_process
-from ..training.sampler import spread_evenly
-from .conditioning import Condition
-from .config import DiffusionConfig, TrainMVDiffConfig, ValidationConfig
+from ..training.preflight import run_folder
+from ..training.trial import trial
+from .config import DataConfig, TrainMVDiffConfig
+from .folders import frozen_folder, write_frozen
 from .frozen import FrozenParts
-from .objective import Draws, diffusion_loss
-from .pipeline import MVDiffusionPipeline, frozen_folder, write_frozen, write_trained
+from .latents import CachedLatents, LatentCache, Recipe
+from .memory import set_checkpointing
+from .pipeline import MVDiffusionPipeline
 from .slots import SLOTS_FILE, Slots
 from .start import BACKGROUNDS, fit_random_vae, read_start, start_pipeline
-from .unet import LATENT_CHANNELS, MultiViewUNet
-from .validation import view_metrics, write_grid
+from .task import MVDiffusionTask, SlotDataset
 
 log = logging.getLogger(__name__)
 
 COMMAND = "train-mvdiff"
-
-
-class SlotDataset(Dataset[dict[str, Any]]):
-    """Samples with their views in slot order; every tensor of an item has the view axis first."""
-
-    def __init__(self, data: SampleDataset, slots: Slots) -> None:
-        self.data = data
-        self.order = [data.view_ids.index(view) for view in slots.view_ids]
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.data[index]
-        return {key: value[self.order] if isinstance(value, Tensor) else value for key, value in item.items()}
-
-
-class MVDiffusionTask:
-    """What the training loop must know; see `training.task.Task`."""
-
-    def __init__(
-        self,
-        pipeline: MVDiffusionPipeline,
-        dataset: SlotDataset,
-        validation_set: SlotDataset,
-        background: str,
-        diffusion: DiffusionConfig,
-        validation: ValidationConfig,
-    ) -> None:
-        self.pipeline = pipeline
-        self.module: nn.Module = pipeline.unet
-        self.dataset: Dataset[dict[str, Any]] = dataset
-        self.validation_set = validation_set
-        self.backgrounds = torch.tensor(BACKGROUNDS[background])
-        self.diffusion = diffusion
-        self.validation = validation
-
-    def loss(self, module: nn.Module, batch: dict[str, Any], generator: Generator) -> dict[str, Tensor]:
-        """The published objective. Draws: one background per object, then `Draws`."""
-        rgba = batch["rgba"]
-        frozen = self._frozen_on(rgba.device)
-        chosen = torch.randint(len(self.backgrounds), (len(rgba),), generator=generator)
-        background = self.backgrounds[chosen].to(rgba.device)[:, None, None, None, None]
-        views = composite(rgba, background)
-        side = rgba.shape[-1] // frozen.pixels_per_latent
-        shape = (*rgba.shape[:2], LATENT_CHANNELS, side, side)
-        schedule = frozen.scheduler.alphas_cumprod
-        draws = Draws.sample(generator, shape, frozen.image_encoder.config.projection_dim, len(schedule))
-        draws = draws.to(rgba.device)
-        latents = frozen.encode(views.flatten(0, 1), draws.posterior.flatten(0, 1)).view(shape)
-        condition = training_condition(frozen, views[:, 0], self.pipeline.prompt_embeds, draws)
-        condition = condition.dropped(draws.drop, self.diffusion.condition_drop_rate)
-        return {"loss": diffusion_loss(module, latents, condition, draws, schedule, self.diffusion.snr_gamma)}
-
-    def validate(self, module: nn.Module, folder: Path) -> dict[str, float]:
-        """Sample fixed objects with fixed noise; writes `views_XX.png` per object."""
-        unet = cast(MultiViewUNet, module)
-        self._frozen_on(unet.device)
-        pipeline = replace(self.pipeline, unet=unet)
-        generated, real, alpha = [], [], []
-        for number, index in enumerate(spread_evenly(len(self.validation_set), self.validation.samples)):
-            rgba = self.validation_set[index]["rgba"].to(unet.device)
-            views = composite(rgba, 1.0)
-            made = pipeline(
-                views[:1],
-                generators=[Generator().manual_seed(self.validation.seed + number)],
-                steps=self.validation.steps,
-                guidance=self.validation.guidance,
-            )[0]
-            write_grid(folder / f"views_{number:02d}.png", views[0], views, made)
-            generated.append(made)
-            real.append(views)
-            alpha.append(rgba[:, 3:])
-        names = self.pipeline.slots.names
-        return view_metrics(torch.stack(generated), torch.stack(real), torch.stack(alpha), names)
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        """Write UNet, prompt embeddings and slots; the frozen parts lie once in the run's `pipeline/`."""
-        write_trained(folder, cast(MultiViewUNet, module), self.pipeline.prompt_embeds, self.pipeline.slots)
-
-    def _frozen_on(self, device: torch.device) -> FrozenParts:
-        if self.pipeline.frozen.vae.device != device:
-            self.pipeline.frozen.to(device)
-            self.pipeline.prompt_embeds = self.pipeline.prompt_embeds.to(device)
-        return self.pipeline.frozen
-
-
-def training_condition(
-    frozen: FrozenParts, reference: Tensor, prompt_embeds: Tensor, draws: Draws
-) -> Condition:
-    """Encode reference pictures as in training: CLIP sees unrounded pixels.
-
-    Args:
-        frozen: The frozen parts, on the pictures' device.
-        reference: RGB in [0, 1]. [B, 3, S, S]
-        prompt_embeds: [V, T, C]
-        draws: Its embedding noise is used.
-    """
-    latents = frozen.encode(reference)[:, None].expand(-1, len(prompt_embeds), -1, -1, -1)
-    embeds = frozen.image_embeds(reference, eight_bit=False)[:, None].expand_as(draws.embed)
-    labels = frozen.class_labels(embeds, draws.embed)
-    return Condition(latents, labels, prompt_embeds.expand(len(reference), -1, -1, -1))
 
 
 def run(config: TrainMVDiffConfig, dry_run: bool = False) -> Path:
@@ -137,7 +32,7 @@ def run(config: TrainMVDiffConfig, dry_run: bool = False) -> Path:
 
     Args:
         config: The resolved configuration.
-        dry_run: Read and check data and weights, then return without writing anything.
+        dry_run: Check everything, do one step, tell what the run will need, and leave nothing behind.
 
     Returns:
         The run's folder.
@@ -145,37 +40,53 @@ def run(config: TrainMVDiffConfig, dry_run: bool = False) -> Path:
     Raises:
         DataError: samples are missing or have other views than the slots need.
         CheckpointError: weights are missing or do not fit.
-        ConfigError: settings that contradict each other.
+        ConfigError: settings that contradict each other or what is there, or another process trains there.
+        DependencyError: a library is not installed, or the Hub cannot be reached.
     """
+    with run_folder(config.optimizer, config.training, config.output, dry_run):
+        return _run(config, dry_run)
+
+
+def _run(config: TrainMVDiffConfig, dry_run: bool) -> Path:
     seed_everything(config.training.seed)
-    train_data, val_data = _read_data(config)
+    train_data, val_data = _read_data(config, dry_run)
     slots = _slots(config, train_data)
     resumed = checkpoint_to_resume(config.output, config.training.resume)
-    attention = config.diffusion.attention
+    attention, learned = config.diffusion.attention, config.diffusion.learned_prompts
     if resumed is not None:
         _check_same_slots(resumed, slots)
-        pipeline = read_start(resumed.folder, slots, attention)
+        pipeline = read_start(resumed.folder, slots, attention, learned_prompts=learned)
     else:
-        pipeline = start_pipeline(config.start, slots, attention, config.training.seed)
+        pipeline = start_pipeline(config.start, slots, attention, config.training.seed, learned)
+    here = resumed is not None and resumed.folder.resolve().is_relative_to(config.output.resolve())
+    if not (here or dry_run):
+        _share_frozen(config, pipeline, train_data if resumed is None else None)
+    process, views = this_process(), config.data.views_per_object or len(slots)
+    set_checkpointing(pipeline, config, views, process.device, process.num_processes)
+    shown = config.validation.model_copy(update={"samples": 1}) if dry_run else config.validation
     task = MVDiffusionTask(
         pipeline,
-        SlotDataset(train_data, slots),
+        SlotDataset(_encoded(config, pipeline.frozen, train_data, dry_run), slots),
         SlotDataset(val_data, slots),
-        config.data.background,
-        config.diffusion,
-        config.validation,
+        config.model_copy(update={"validation": shown}),
     )
-    if dry_run:
-        return config.output
-    if resumed is None or not resumed.folder.resolve().is_relative_to(config.output.resolve()):
-        _share_frozen(config, pipeline, train_data if resumed is None else None)
     inputs = sorted({config.data.train_list, config.data.val_list})
-    return fit(task, config.optimizer, config.training, config.output, COMMAND, config, inputs)
+    run_of = (task, config.optimizer, config.training, config.output, COMMAND, config, inputs)
+    if dry_run:
+        trial(*run_of, validation_samples=min(config.validation.samples, len(val_data)))
+        return config.output
+    return fit(*run_of)
 
 
-def _read_data(config: TrainMVDiffConfig) -> tuple[SampleDataset, SampleDataset]:
-    data, cache = config.data, config.training.cache_samples
-    train = SampleDataset.from_list(data.train_list, data.image_size, config.overfit, cache)
+def _read_data(config: TrainMVDiffConfig, dry_run: bool) -> tuple[SampleDataset, SampleDataset]:
+    data = config.data
+    train = open_samples(data.train_list, data.image_size, config.overfit, config.training, dry_run)
+    wanted, there = data.views_per_object, len(train.view_ids)
+    if wanted is not None and wanted > there:
+        raise ConfigError(
+            f"data.views_per_object is {wanted}, but the samples of {data.train_list} have {there} views. "
+            f"Set it to at most {there}, or to null."
+        )
     if config.overfit:
         return train, train
     val = SampleDataset.from_list(data.val_list, data.image_size)
@@ -189,22 +100,28 @@ def _read_data(config: TrainMVDiffConfig) -> tuple[SampleDataset, SampleDataset]
 
 def _slots(config: TrainMVDiffConfig, train: SampleDataset) -> Slots:
     data = config.data
+    if config.diffusion.conditioning == "pose":
+        return Slots.pose(train.samples, data.image_size, _reference(data))
     if data.slots == "rig":
-        return Slots.rig(
-            train.samples, data.image_size, data.reference_view, clockwise=data.slot_order == "clockwise"
-        )
+        clockwise = data.slot_order == "clockwise"
+        return Slots.rig(train.samples, data.image_size, _reference(data), clockwise)
     slots = Slots.facelift(data.image_size)
     slots.check_samples(train.samples)
     return slots
 
 
+def _reference(data: DataConfig) -> int | Literal["first"]:
+    """View 0 of the samples as they are read; where the reference is random, it is drawn later."""
+    return "first" if data.reference_view == "random" else data.reference_view
+
+
 def _check_same_slots(resumed: Checkpoint, slots: Slots) -> None:
     then = Slots.load(resumed.weights / SLOTS_FILE)
-    if (then.view_ids, then.image_size) != (slots.view_ids, slots.image_size):
+    if (then.mode, then.view_ids, then.image_size) != (slots.mode, slots.view_ids, slots.image_size):
         raise CheckpointError(
-            f"{resumed.folder} was trained on views {list(then.view_ids)} at {then.image_size} px, the data "
-            f"now gives {list(slots.view_ids)} at {slots.image_size} px. Restore the data, or set "
-            "start.kind=run."
+            f"{resumed.folder} was trained on views {list(then.view_ids)} at {then.image_size} px with slots "
+            f"of mode {then.mode}; data and settings now give {list(slots.view_ids)} at {slots.image_size} "
+            f"px, mode {slots.mode}. Restore them, or choose another output and set start.kind=run."
         )
 
 
@@ -224,3 +141,19 @@ def _share_frozen(
     state.wait_for_everyone()
     if not state.is_main_process:
         pipeline.frozen = FrozenParts.load(folder)
+
+
+def _encoded(
+    config: TrainMVDiffConfig, frozen: FrozenParts, data: SampleDataset, dry_run: bool
+) -> EightBitSamples | CachedLatents:
+    """What training reads: pictures, or their encodings where these are cached."""
+    if not config.cache.latents:
+        return EightBitSamples(data)
+    cache = _latent_cache(config, frozen, data)
+    return cache.stand_ins(this_process()) if dry_run else cache.build(this_process())
+
+
+def _latent_cache(config: TrainMVDiffConfig, frozen: FrozenParts, data: SampleDataset) -> LatentCache:
+    """Where the encodings of the training samples lie, or shall lie."""
+    recipe = Recipe.of(config, BACKGROUNDS[config.data.background], this_process().device)
+    return LatentCache(data, frozen, recipe, config.cache.folder or config.output / "latents")

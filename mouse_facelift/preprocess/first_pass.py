@@ -8,13 +8,13 @@ from itertools import groupby
 from ..capture.masks import Mask
 from ..capture.recording import MaskStep, Recording
 from ..errors import DataError
+from ..parallel import bounded_map, worker_count
 from ..progress import bar
 from .config import PreprocessConfig
 from .facts import RecordingFacts
 from .journal import Journal, Record
 from .mask_store import pack_mask, unpack_mask
 from .observation import Observation, from_record, to_record
-from .parallel import bounded_map, worker_count
 from .shard import Shard
 from .survey import observe
 

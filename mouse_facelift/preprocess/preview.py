@@ -1,7 +1,6 @@
 """`--dry-run`: a few frames go through everything, beside the output folder, and the rest is arithmetic."""
 
 import logging
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..capture.recording import Recording
+from ..files import free_bytes
 from ..geometry.cameras import Array
+from ..words import data_size
 from .config import PreprocessConfig, SelectionConfig
 from .facts import RecordingFacts
 from .first_pass import FirstPass
@@ -19,7 +20,6 @@ from .journal import Journal
 from .plan import Plan, make_plan
 from .second_pass import SecondPass
 from .shard import SINGLE
-from .workspace import nearest_existing
 
 logger = logging.getLogger(__name__)
 
@@ -75,15 +75,15 @@ def preview(
     seconds += REPORT_SECONDS
     for line in (*_recording_lines(facts), *_trial_lines(trial)):
         logger.info("%s", line)
-    free = shutil.disk_usage(nearest_existing(config.output)).free
+    free = free_bytes(config.output)
     needed = trial.sample_bytes * samples
     logger.info(
         "would write %d samples to %s: about %s, %s of disk (%s free)",
         samples,
         config.output,
         _duration(seconds),
-        _size(needed),
-        _size(free),
+        data_size(needed),
+        data_size(free),
     )
     if needed > free:
         logger.warning("the disk of %s is too small: free some, or set another output", config.output)
@@ -148,11 +148,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

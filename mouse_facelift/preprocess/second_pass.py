@@ -10,6 +10,7 @@ import numpy as np
 
 from ..capture.recording import PictureStep, Recording
 from ..errors import DataError
+from ..parallel import bounded_map, worker_count
 from ..progress import track
 from ..samples.format import write_sample
 from .config import PreprocessConfig
@@ -17,7 +18,6 @@ from .facts import RecordingFacts
 from .first_pass import FirstPass
 from .limits import Problem, check
 from .normalize import normalized_view
-from .parallel import bounded_map, worker_count
 from .plan import Plan, PlannedSample
 from .quality import QualityRow, quality_metadata
 from .warp import View

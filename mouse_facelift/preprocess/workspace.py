@@ -18,7 +18,7 @@ from typing import Any
 from .. import __version__
 from ..config import dump_config
 from ..errors import ConfigError, DataError
-from ..files import write_json
+from ..files import nearest_existing, write_json
 from ..samples.format import read_sample
 from .config import PreprocessConfig
 
@@ -197,11 +197,6 @@ class Workspace:
         """Whose unfinished samples are here: {} where that is not known, None where there are none."""
         owned = (self.work / OWNED).exists()
         return _read(self.work / IDENTITY) if owned else {} if self.folders() else None
-
-
-def nearest_existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """FaceLift samples as a torch data set: pictures with alpha and the cameras that are true of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -12,8 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from ..geometry import Camera
 from .format import Sample, read_list, read_rgba, read_sample
+from .packing import Packed, pack, unpack
+
+
+class PictureSource(Protocol):
+    """Pictures of a data set's samples from elsewhere than their PNG files, such as a `SampleCache`."""
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Straight RGBA of one sample's views. [V, 4, S, S]"""
+        ...
 
 
 class SampleDataset(Dataset[dict[str, Any]]):
@@ -21,35 +29,37 @@ class SampleDataset(Dataset[dict[str, Any]]):
 
     Items:
         id: The sample's name.
-        rgba: Straight alpha, in [0, 1]. [V, 4, S, S]
+        rgba: Straight alpha, in [0, 1], in steps of 1/255. [V, 4, S, S]
         K: Intrinsics at size S, half-pixel centres. [V, 3, 3]
         w2c: World-to-camera, model units. [V, 4, 4]
         view_ids: The recording's camera ids, in file order. [V]
 
     A sample that cannot be read raises a DataError with its name: nothing is replaced by another sample.
+
+    Attributes:
+        source: Where pictures come from; None decodes their files.
     """
 
-    def __init__(self, folders: Sequence[Path], image_size: int, cache: bool = False) -> None:
+    def __init__(self, folders: Sequence[Path], image_size: int) -> None:
         """Read the cameras of all samples; pictures are read when asked for.
 
         Args:
             folders: Sample folders, for instance from `read_list`.
             image_size: Side of the pictures handed out.
-            cache: Keep decoded pictures in memory.
 
         Raises:
             DataError: no samples, or samples with different cameras.
         """
         self.samples = [read_sample(folder) for folder in folders]
         self.image_size = image_size
-        self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
+        self.source: PictureSource | None = None
         _check_views(self.samples)
 
     @classmethod
-    def from_list(cls, path: Path, image_size: int, limit: int = 0, cache: bool = False) -> "SampleDataset":
+    def from_list(cls, path: Path, image_size: int, limit: int = 0) -> "SampleDataset":
         """The samples of a list file, the first `limit` of them if that is not 0."""
         folders = read_list(path)
-        return cls(folders[:limit] if limit else folders, image_size, cache)
+        return cls(folders[:limit] if limit else folders, image_size)
 
     @property
     def view_ids(self) -> list[int]:
@@ -60,16 +70,80 @@ class SampleDataset(Dataset[dict[str, Any]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if self._cache is None:
-            return load_sample(self.samples[index], self.image_size)
-        if index not in self._cache:
-            self._cache[index] = load_sample(self.samples[index], self.image_size)
-        return self._cache[index]
+        return as_floats(self.eight_bit(index))
+
+    def eight_bit(self, index: int) -> dict[str, Any]:
+        """An item with its pictures as they are stored: `rgba` is uint8, a quarter of the bytes."""
+        sample = self.samples[index]
+        if self.source is None:
+            pictures = load_pictures(sample, self.image_size)
+        else:
+            pictures = self.source.read(index)
+        return _item(sample, pictures)
+
+
+class EightBitSamples(Dataset[dict[str, Any]]):
+    """The same samples with uint8 pictures, for tasks to make floats of them on the device: `as_floats`."""
+
+    def __init__(self, samples: SampleDataset) -> None:
+        self.samples = samples
+
+    @property
+    def view_ids(self) -> list[int]:
+        """The camera ids that every sample has, in file order."""
+        return self.samples.view_ids
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.samples.eight_bit(index)
+
+
+class MemorySource:
+    """Keeps packed pictures of the samples that have been asked for.
+
+    Each data loading process has its own copy, and begins with none.
+    """
+
+    def __init__(self, samples: SampleDataset) -> None:
+        self._samples, self._size = samples.samples, samples.image_size
+        self._packed: dict[int, Packed] = {}
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Straight RGBA of one sample's views. [V, 4, S, S]"""
+        if index not in self._packed:
+            self._packed[index] = pack(load_pictures(self._samples[index], self._size))
+        return unpack(self._packed[index])
+
+
+def as_floats(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Items or batches with uint8 tensors, which are pictures, as floats in [0, 1]; the rest as it is.
+
+    The same numbers on every device.
+    """
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype != torch.uint8:
+            return value
+        # CUDA would multiply by the rounded reciprocal of a number; it divides by a tensor.
+        return value.float() / torch.full((), 255.0, device=value.device)
+
+    return {key: convert(value) for key, value in item.items()}
 
 
 def load_sample(sample: Sample, image_size: int) -> dict[str, Any]:
     """Read one sample's pictures; see `SampleDataset` for the item's keys."""
-    pictures, cameras = [], []
+    return as_floats(_item(sample, load_pictures(sample, image_size)))
+
+
+def load_pictures(sample: Sample, image_size: int) -> NDArray[np.uint8]:
+    """Decode one sample's pictures and resize them. Straight RGBA. [V, 4, S, S]
+
+    Raises:
+        DataError: a picture is unreadable, not as its camera says, or shows no animal.
+    """
+    pictures = []
     for view in sample.views:
         rgba = read_rgba(view.file)
         if rgba.shape[:2] != (view.camera.height, view.camera.width):
@@ -79,43 +153,53 @@ def load_sample(sample: Sample, image_size: int) -> dict[str, Any]:
             )
         if not rgba[..., 3].any():
             raise DataError(f"{view.file}: alpha is 0 everywhere, there is no animal in this view.")
-        picture, camera = resize_view(rgba, view.camera, image_size)
-        pictures.append(picture)
-        cameras.append(camera)
+        pictures.append(resize_rgba(rgba, image_size).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.stack(pictures))
+
+
+def sample_cameras(sample: Sample, size: int) -> dict[str, Tensor]:
+    """The cameras of a sample's pictures at a size: `K`, `w2c`, `view_ids`; see `SampleDataset`."""
+    cameras = [view.camera for view in sample.views]
+    resized = [camera if camera.width == size else camera.resized(size, size)[0] for camera in cameras]
     return {
-        "id": sample.sample_id,
-        "rgba": torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
-        "K": torch.from_numpy(np.stack([camera.K for camera in cameras])).float(),
-        "w2c": torch.from_numpy(np.stack([camera.w2c for camera in cameras])).float(),
+        "K": torch.from_numpy(np.stack([camera.K for camera in resized])).float(),
+        "w2c": torch.from_numpy(np.stack([camera.w2c for camera in resized])).float(),
         "view_ids": torch.tensor([view.view_id for view in sample.views]),
     }
 
 
-def resize_view(rgba: NDArray[np.uint8], camera: Camera, size: int) -> tuple[NDArray[np.float32], Camera]:
-    """Resize a square picture and its camera; colours are averaged premultiplied by alpha.
+def _item(sample: Sample, pictures: NDArray[np.uint8]) -> dict[str, Any]:
+    cameras = sample_cameras(sample, pictures.shape[-1])
+    return {"id": sample.sample_id, "rgba": torch.from_numpy(pictures), **cameras}
+
+
+def resize_rgba(rgba: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize a square picture; colours are averaged premultiplied by alpha.
+
+    `Camera.resized` gives the camera of the new pixels.
 
     Args:
         rgba: Straight alpha. [H, H, 4]
-        camera: Its camera.
         size: New side.
 
     Returns:
-        Straight RGBA in [0, 1] [S, S, 4], and the camera of these pixels.
+        Straight alpha; white where alpha is 0. [S, S, 4]
     """
     height, width = rgba.shape[:2]
     if height != width:
         raise DataError(f"picture is {width}x{height}, expected a square one.")
-    picture = rgba.astype(np.float32) / np.float32(255)
     if size == width:
-        return picture, camera
+        return rgba
+    picture = rgba.astype(np.float32) / np.float32(255)
     alpha = picture[..., 3:]
     interpolation = cv2.INTER_AREA if size < width else cv2.INTER_CUBIC
     premultiplied = np.concatenate([picture[..., :3] * alpha, alpha], axis=-1)
     small = cv2.resize(premultiplied, (size, size), interpolation=interpolation).clip(0, 1)
     coverage = small[..., 3:]
     straight = np.where(coverage > 0, small[..., :3] / coverage.clip(1e-6), 1).clip(0, 1)
-    resized = np.concatenate([straight, coverage], axis=-1).astype(np.float32)
-    return resized, camera.resized(size, size)[0]
+    resized = np.rint(255 * np.concatenate([straight, coverage], axis=-1)).astype(np.uint8)
+    resized[resized[..., 3] == 0, :3] = 255
+    return resized
 
 
 def composite(rgba: Tensor, background: float | Tensor) -> Tensor:

@@ -2,27 +2,34 @@
 
 <run>/checkpoints/step_00001000/
     weights/            what inference loads (averaged weights where EMA is on)
-    state/              what resume needs, of trained parameters alone: model.safetensors, ema.safetensors,
-                        optimizer.pt
-    manifest.json       step, sizes and hashes; written last: without it there is no checkpoint
+    state/              what resume needs (see `state`)
+    manifest.json       step, what made it, sizes and hashes; written last: without it there is no checkpoint
 """
 
+import errno
+import functools
 import json
 import logging
 import re
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ..errors import CheckpointError, ConfigError
-from ..files import atomic_folder, write_json
+from ..files import atomic_folder, flush_tree, remove_leftovers, write_json
 from ..provenance import sha256
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+HOME = "checkpoints"
 _NAME = re.compile(r"step_(\d{8})")
 
 
@@ -47,7 +54,14 @@ class Checkpoint:
 
 def checkpoint_folder(run: Path, step: int) -> Path:
     """Where the checkpoint of a step lies. Every path to a checkpoint comes from here."""
-    return run / "checkpoints" / f"step_{step:08d}"
+    return run / HOME / f"step_{step:08d}"
+
+
+def enclosing_run(path: Path) -> Path | None:
+    """The run in whose `checkpoints/` a path lies, or would; None if in none's."""
+    resolved = path.resolve()
+    homes = (place for place in (resolved, *resolved.parents) if place.name == HOME)
+    return next((home.parent for home in homes if _step_folders(home.parent)), None)
 
 
 def write_checkpoint(
@@ -56,23 +70,27 @@ def write_checkpoint(
     """Write a checkpoint: `write(folder)` fills it, then come the hashes, then the rename.
 
     Args:
-        run: The run's output folder.
+        run: The run's output folder; no other process may be writing checkpoints there.
         step: Updates done.
         write: Fills `weights/` and `state/` under the folder it is given.
         facts: Further manifest entries, JSON-ready.
+
+    Raises:
+        OSError: the disk is full or failing; no earlier checkpoint was touched.
     """
     folder = checkpoint_folder(run, step)
-    for leftover in folder.parent.glob(".step_*"):
-        # A run that was killed while it wrote this one cannot clean up after itself.
-        shutil.rmtree(leftover)
+    remove_leftovers(folder.parent, _NAME.pattern)
+    _set_aside_invalid(folder)
     with atomic_folder(folder) as temporary:
-        write(temporary)
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        entries = {
-            path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-            for path in files
-        }
-        write_json(temporary / MANIFEST, {"step": step, **facts, "files": entries})
+        try:
+            write(temporary)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error), str(folder)) from error
+        flush_tree(temporary)
+        write_json(
+            temporary / MANIFEST,
+            {"step": step, "time": round(time.time(), 3), **facts, "files": _describe_files(temporary)},
+        )
     return read_checkpoint(folder)
 
 
@@ -80,35 +98,55 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Open a checkpoint and check that its files are all there with their sizes.
 
     Raises:
-        CheckpointError: no manifest, or files missing or cut short.
+        CheckpointError: no manifest, one of another step, or files missing or cut short.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {MANIFEST}; this is not a complete checkpoint.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        step, files = int(manifest["step"]), dict(manifest["files"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        step = int(manifest["step"])
+        sizes = {PurePosixPath(name): int(entry["bytes"]) for name, entry in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint manifest ({error!r}).") from None
-    for name, entry in files.items():
+    named = _NAME.fullmatch(folder.resolve().name)
+    if named and int(named[1]) != step:
+        raise CheckpointError(f"{path}: is of step {step}, the folder's name says {int(named[1])}.")
+    for name, size in sizes.items():
         file = folder / name
+        if name.is_absolute() or ".." in name.parts:
+            raise CheckpointError(f"{path}: names {name}, which is not inside the checkpoint.")
         found = file.stat().st_size if file.is_file() else None
-        if found != entry["bytes"]:
-            raise CheckpointError(f"{file}: has {found} bytes, the manifest says {entry['bytes']}.")
+        if found != size:
+            raise CheckpointError(f"{file}: has {found} bytes, the manifest says {size}.")
     return Checkpoint(folder, step, manifest)
 
 
+def verify_checkpoint(checkpoint: Checkpoint) -> None:
+    """Compare every file with its hash.
+
+    Raises:
+        CheckpointError: a file's content differs from what was written.
+    """
+    entries = checkpoint.manifest["files"]
+    found = _hashes([checkpoint.folder / name for name in entries])
+    for file, (name, entry) in zip(found, entries.items(), strict=True):
+        if found[file] != entry.get("sha256"):
+            raise CheckpointError(
+                f"{checkpoint.folder / name}: damaged, its content differs from the manifest. "
+                f"Move {checkpoint.folder} away to go on from an older checkpoint."
+            )
+
+
 def list_checkpoints(run: Path) -> list[Checkpoint]:
-    """All complete checkpoints of a run, oldest first. Incomplete ones are named in the log and left out."""
+    """All complete checkpoints of a run, oldest first; incomplete ones are only named in the log, once."""
     found = []
-    for folder in (run / "checkpoints").glob("step_*"):
-        if not _NAME.fullmatch(folder.name):
-            continue
+    for folder in _step_folders(run):
         try:
             found.append(read_checkpoint(folder))
         except CheckpointError as error:
-            log.warning("left out: %s", error)
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
+            _warn_once(f"left out: {error}")
+    return found
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
@@ -117,18 +155,10 @@ def find_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the path is missing or holds no complete checkpoint.
     """
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: no such folder; expected a run or one of its checkpoints.")
-    if _NAME.fullmatch(path.resolve().name):
-        return read_checkpoint(path)
-    checkpoints = list_checkpoints(path)
-    if not checkpoints:
-        raise CheckpointError(
-            f"{path}: holds no complete checkpoint; expected {path}/checkpoints/step_XXXXXXXX/."
-        )
-    newest = checkpoints[-1]
-    log.info("%s: taking its newest checkpoint, step %d", path, newest.step)
-    return newest
+    checkpoint = _find(path)
+    if checkpoint.folder != path:
+        log.info("%s: taking its newest checkpoint, step %d", path, checkpoint.step)
+    return checkpoint
 
 
 def checkpoint_to_resume(run: Path, choice: str) -> Checkpoint | None:
@@ -141,12 +171,18 @@ def checkpoint_to_resume(run: Path, choice: str) -> Checkpoint | None:
     Raises:
         ConfigError: the folder holds checkpoints with `never`, or later ones than the chosen one; they would
             be taken for the newest.
-        CheckpointError: the path holds no complete checkpoint.
+        CheckpointError: the path holds no complete checkpoint, or `auto` finds incomplete ones alone: to
+            start anew beside them would look like losing them.
     """
     found = list_checkpoints(run)
     if choice == "auto":
+        if not found and (broken := _step_folders(run)):
+            raise CheckpointError(
+                f"{run}: holds {', '.join(folder.name for folder in broken)}, none of them complete (the log "
+                "says why). Repair them, move them away to start from step 0, or choose another output."
+            )
         return found[-1] if found else None
-    chosen = None if choice == "never" else find_checkpoint(Path(choice))
+    chosen = None if choice == "never" else _find(_expand_home(choice))
     if found and (chosen is None or chosen.step < found[-1].step):
         raise ConfigError(
             f"{run} holds a checkpoint of step {found[-1].step} and training.resume is {choice}. "
@@ -155,25 +191,89 @@ def checkpoint_to_resume(run: Path, choice: str) -> Checkpoint | None:
     return chosen
 
 
-def prune_checkpoints(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, after checking the newest one's hashes."""
-    checkpoints = list_checkpoints(run)
-    if len(checkpoints) <= keep:
-        return
-    verify_checkpoint(checkpoints[-1])
-    for checkpoint in checkpoints[:-keep]:
-        shutil.rmtree(checkpoint.folder)
-
-
-def verify_checkpoint(checkpoint: Checkpoint) -> None:
-    """Compare every file with its hash.
+def delete_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
+    """Delete a checkpoint of this run: renamed first, so that half a deleted one is no checkpoint.
 
     Raises:
-        CheckpointError: a file's content differs from what was written.
+        CheckpointError: it lies outside the run, or a link leads there, or somebody keeps other files in it.
+        OSError: it cannot be deleted.
     """
-    for name, entry in checkpoint.manifest["files"].items():
-        if sha256(checkpoint.folder / name) != entry["sha256"]:
-            raise CheckpointError(
-                f"{checkpoint.folder / name}: damaged, its content differs from the manifest. "
-                "Delete this checkpoint and use another."
-            )
+    folder = checkpoint.folder
+    home = run.resolve() / HOME
+    if folder.is_symlink() or folder.resolve() != home / folder.name:
+        raise CheckpointError(
+            f"{folder}: leads to {folder.resolve()}, which is not in {home}; it is not deleted. Delete it "
+            "yourself if nobody needs it."
+        )
+    own = {folder / MANIFEST, *(folder / name for name in checkpoint.manifest["files"])}
+    foreign = next((path for path in folder.rglob("*") if path not in own and not _is_folder(path)), None)
+    if foreign is not None:
+        raise CheckpointError(
+            f"{folder}: holds {foreign.relative_to(folder)}, which is not part of it; it is not deleted. "
+            "Move that elsewhere."
+        )
+    doomed = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder of no use, so that it no longer looks like a checkpoint; returns its new place."""
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.bad.", dir=folder.parent))
+    return folder.replace(aside)
+
+
+def _expand_home(choice: str) -> Path:
+    try:
+        return Path(choice).expanduser()
+    except RuntimeError:
+        # Nobody has that name: no such folder, then.
+        return Path(choice)
+
+
+def _find(path: Path) -> Checkpoint:
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such folder; expected a run or one of its checkpoints.")
+    if _NAME.fullmatch(path.resolve().name) or (path / MANIFEST).is_file():
+        return read_checkpoint(path)
+    checkpoints = list_checkpoints(path)
+    if not checkpoints:
+        raise CheckpointError(f"{path}: holds no complete checkpoint; expected {path}/{HOME}/step_XXXXXXXX/.")
+    return checkpoints[-1]
+
+
+def _set_aside_invalid(folder: Path) -> None:
+    """Make room where an incomplete checkpoint lies; what may not be ours is not deleted."""
+    try:
+        if folder.exists():
+            read_checkpoint(folder)
+    except CheckpointError as error:
+        log.warning("%s; moved to %s", error, set_aside(folder).name)
+
+
+def _step_folders(run: Path) -> list[Path]:
+    folders = (run / HOME).glob("step_*")
+    return sorted(folder for folder in folders if _NAME.fullmatch(folder.name))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": value}
+        for file, value in _hashes(files).items()
+    }
+
+
+def _hashes(files: list[Path]) -> dict[Path, str]:
+    """Side by side: hashing lets go of the interpreter's lock."""
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(files, pool.map(sha256, files), strict=True))
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)

@@ -1,52 +1,45 @@
 """The one training loop, for both trainers, on accelerate."""
 
 import contextlib
+import errno
 import logging
-import math
-import signal
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import parse_flag_from_env, set_seed
-from safetensors.torch import load_file, save_file
+from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
 from .. import progress
-from ..config import Config, dump_config
-from ..errors import CheckpointError, DataError
+from ..config import Config
+from ..errors import DivergedError, Interrupted
+from ..files import remove_leftovers
 from ..provenance import Run
-from .checkpoints import (
-    Checkpoint,
-    checkpoint_to_resume,
-    prune_checkpoints,
-    verify_checkpoint,
-    write_checkpoint,
-)
+from .checkpoints import checkpoint_folder, verify_checkpoint
 from .config import OptimizerConfig, TrainingConfig
-from .logging import RunLog
+from .guard import SkipWindow, suspects
+from .loading import load_batches
+from .logging import check_loggers
 from .optimizer import make_adamw
+from .process import this_process
+from .reporter import Reporter
+from .resume import agreed_checkpoint, announce, check_compatible, facts_of_run
 from .sampler import StepSampler, step_generator
+from .saving import Checkpointer
 from .schedule import averaging, lr_factor
+from .sharding import ShardedAverage, shard, unsynchronized, wants_sharding
+from .signals import StopRequest, stop_request
+from .state import TrainState, generator_state, read_generators, restore_generators, untouched_generators
 from .task import Task
-from .trainable import frozen_hash, load_trained_state, share_frozen, trained_state
+from .trainable import frozen_hash, share_frozen
+from .update import Outcome, Pass, Updater
 
 log = logging.getLogger(__name__)
-
-FREE_TO_CHANGE = ("training.", "validation.", "output")
-"""Configuration that a resumed run may have otherwise than the run it continues."""
-
-
-def this_process() -> PartialState:
-    """This process among those of the run, and its device; also for what happens before `fit`."""
-    # PartialState alone does not look at the variable and would take every process for the first one.
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def seed_everything(seed: int) -> None:
@@ -79,19 +72,32 @@ def fit(
 
     Raises:
         ConfigError: the folder holds checkpoints that `resume` does not mean.
-        CheckpointError: the checkpoint to resume belongs to another configuration or is damaged.
-        DataError: the loss or its gradient is not finite.
-        KeyboardInterrupt: interrupted; the state is saved first.
+        CheckpointError: the checkpoint to resume belongs to another configuration or is damaged, or the last
+            step could not be saved.
+        DataError: a sample cannot be read, or too many steps had a loss or gradient that is not finite; for
+            these the state is saved first.
+        DependencyError: what the figures shall go to is not installed.
+        Interrupted: a signal ended the run; the state is saved first.
     """
-    trainer = _Trainer(task, optimizer, training, output, command, config)
-    if trainer.main:
-        trainer.run.add_inputs(inputs)
-    trainer.resume()
+    check_loggers(training)
+    trainer = Trainer(task, optimizer, training, output, command, config)
+    trainer.resume(inputs)
     trainer.train()
     return output
 
 
-class _Trainer:
+@dataclass(frozen=True)
+class Step:
+    """A step: its forward passes, what became of it, and its learning rate."""
+
+    passes: Sequence[Pass]
+    outcome: Outcome
+    rate: float
+
+
+class Trainer:
+    """A run in progress. Nothing is written before `train`."""
+
     def __init__(
         self,
         task: Task,
@@ -101,9 +107,8 @@ class _Trainer:
         command: str,
         config: Config,
     ) -> None:
-        self.task, self.training, self.output = task, training, output
+        self.task, self.training, self.output = task, training, output.resolve()
         self.command, self.config = command, config
-        self.max_grad_norm = optimizer.max_grad_norm
         on_gpu = this_process().device.type == "cuda"
         precision = training.precision if on_gpu and training.precision != "fp32" else "no"
         # Accelerate keeps the first precision of a process; two runs in one process may differ.
@@ -113,139 +118,142 @@ class _Trainer:
         if not self.main:
             _be_quiet()
         self.run = Run(command, config)
-        self.step = self.updates = 0
+        self.step = self.updates = self.samples = 0
+        self.metrics: Mapping[str, float | str] = {}
+        self._validation_due = False
+        self._generators: Mapping[str, Any] | None = None
+        self._ends_together = False
 
-        task.module.to(self.accelerator.device)
         self.peak_rate, self.rate_factor = optimizer.lr, lr_factor(optimizer, training.steps)
-        # The fused kernel skips overflowing fp16 steps on its own, unnoticed by accelerate.
-        adamw = make_adamw(task.module, optimizer, fused=on_gpu and precision != "fp16")
-        self.module, self.optimizer = self.accelerator.prepare(task.module, adamw)
+        self.frozen = frozen_hash(task.module) if self.main else None
+        self.sharded = wants_sharding(training) and self.accelerator.num_processes > 1
+        self.bare = self.module = task.module.to(self.accelerator.device)
+        twin = shard(self.bare, self.accelerator) if self.sharded else None
+        self.optimizer = self.accelerator.prepare(make_adamw(self.bare, optimizer, fused=on_gpu))
+        if not self.sharded:
+            self.module = self.accelerator.prepare(self.bare)
+        self.updater = Updater(self.accelerator, self.module, self.optimizer, optimizer)
+        self.skips = SkipWindow(training)
         self.average = self._new_average()
-        self.frozen = frozen_hash(self.bare) if self.main else None
+        self.state = TrainState(self.bare, self.optimizer, self.average, self.accelerator.scaler, twin)
 
     @property
-    def bare(self) -> nn.Module:
-        """The task's module without the wrapping of distributed training."""
-        return self.accelerator.unwrap_model(self.module)
+    def samples_per_step(self) -> int:
+        """Of all processes together."""
+        training = self.training
+        return training.batch_size * training.gradient_accumulation * self.accelerator.num_processes
 
-    def _new_average(self) -> AveragedModel | None:
-        if self.training.ema_decay == 0 or not self.main:
+    def _new_average(self) -> AveragedModel | ShardedAverage | None:
+        if self.training.ema_decay == 0 or not (self.main or self.sharded):
             return None
-        average = AveragedModel(self.bare, multi_avg_fn=averaging(self.training.ema_decay))
+        rule = averaging(self.training.ema_decay)
+        if self.sharded:
+            return ShardedAverage(self.bare, rule)
+        average = AveragedModel(self.bare, multi_avg_fn=rule)
         share_frozen(self.bare, average.module)
         return average
 
     # Resume
 
-    def resume(self) -> None:
-        """Restore the state that `training.resume` asks for."""
-        checkpoint = checkpoint_to_resume(self.output, self.training.resume)
-        if checkpoint is None:
-            log.info("%s: starting from step 0", self.output)
-            return
-        self._check_compatible(checkpoint)
+    def resume(self, inputs: Iterable[Path] = ()) -> None:
+        """Restore the state that `training.resume` asks for, and make ready to save."""
+        training, facts = self.training, {}
+        checkpoint = agreed_checkpoint(self.output, training.resume, self.main)
         if self.main:
-            verify_checkpoint(checkpoint)
-        self._load_state(checkpoint)
-        log.info("%s: continuing from step %d of %d", checkpoint.folder, self.step, self.training.steps)
+            self.run.add_inputs(inputs)
+            facts = facts_of_run(self.run, training, self.accelerator.num_processes, self.frozen)
+            if checkpoint is not None:
+                check_compatible(checkpoint, facts, named=training.resume != "auto")
+                verify_checkpoint(checkpoint)
+            announce(self.output, training, checkpoint, facts)
+        if checkpoint is not None:
+            counters = self.state.read(checkpoint.state)
+            self.step, self.updates, self.samples = checkpoint.step, counters["updates"], counters["samples"]
+            self.skips.restore(counters.get("skips", ()))
+            self._validation_due = counters.get("validation_due", False)
+            self._generators = read_generators(checkpoint.state, self.accelerator.process_index)
+        metric = getattr(self.task, "best_metric", None)
+        self.checkpointer = Checkpointer(
+            self.output, training, facts, metric, checkpoint, self.main, self._any_process
+        )
 
-    def _check_compatible(self, checkpoint: Checkpoint) -> None:
-        then, now = checkpoint.manifest, {"command": self.command, "config": dump_config(self.config)}
-        differences = [
-            f"{key}: then {before!r}, now {after!r}"
-            for key, before, after in _differences(then["config"], now["config"])
-            if not key.startswith(FREE_TO_CHANGE)
-        ]
-        if then["command"] != self.command:
-            differences.insert(0, f"command: then {then['command']}, now {self.command}")
-        if differences:
-            raise CheckpointError(
-                f"{checkpoint.folder} belongs to another configuration: {'; '.join(differences)}. "
-                "Restore these values, choose another output, or start from its weights instead."
-            )
-        if self.main and then.get("frozen") != self.frozen:
-            raise CheckpointError(
-                f"{checkpoint.folder} was trained beside other frozen weights than those given now; a "
-                "checkpoint holds only what is trained. Give the start weights that the run began with."
-            )
-
-    def _load_state(self, checkpoint: Checkpoint) -> None:
-        # Everything is read on the CPU: whoever takes it moves it to its own device.
-        weights, averaged = checkpoint.state / "model.safetensors", checkpoint.state / "ema.safetensors"
-        load_trained_state(self.bare, load_file(weights))
-        state = torch.load(checkpoint.state / "optimizer.pt", map_location="cpu", weights_only=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = state["updates"]
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.average is not None:
-            # A run that has kept no average so far begins one from its weights.
-            load_trained_state(self.average.module, load_file(averaged if averaged.is_file() else weights))
-            self.average.n_averaged.fill_(state["averaged_updates"])
-        self.step = checkpoint.step
+    def _any_process(self, fact: bool) -> bool:
+        """Whether something is true in any process; all of them wait for the answer."""
+        return bool(self.accelerator.reduce(torch.tensor(float(fact), device=self.accelerator.device), "sum"))
 
     # Train
 
     def train(self) -> None:
         """Run the remaining updates."""
-        if self.step >= self.training.steps:
+        if self.step >= self.training.steps and not self._validation_due:
             log.info("%s: all %d steps are done already", self.output, self.training.steps)
             return
         if self.main:
+            remove_leftovers(self.output, r"run|status|log(\.aside)?")
             self.run.write(self.output, {"steps": self.step})
         try:
             self._train_to_the_end()
         finally:
             if self.main:
                 self.run.lap("training")
-                self.run.write(self.output, {"steps": self.step})
+                self._write_facts()
+            if self._ends_together:
+                # A launcher ends all processes as soon as one has: the first must be done with its files.
+                self.accelerator.wait_for_everyone()
+
+    def _write_facts(self) -> None:
+        try:
+            self.run.write(self.output, {"steps": self.step})
+        except OSError as error:
+            # How the training ended matters more.
+            log.warning("%s is not up to date: %s", self.output / "run.json", error.strerror)
 
     def _train_to_the_end(self) -> None:
-        writer = RunLog(self.output, self.training, self.config) if self.main else contextlib.nullcontext()
-        title, steps = self.command, self.training.steps
-        with writer as record, _stop_request() as stop, progress.bar(title, steps) as line:
-            line.advance(self.step)
-            batches = self._batches()
-            self._clock, self._since = time.perf_counter(), self.step
-            while self.step < steps:
-                values = self._update(batches)
-                self.step += 1
-                line.advance(note=f"loss {values['loss']:.4f}")
-                stopping = self._any_process(bool(stop))
-                self._after_update(record, values, stopping)
-                if stopping:
-                    raise KeyboardInterrupt
+        training, steps = self.training, self.training.steps
+        reporter = Reporter(
+            self.output,
+            self.command,
+            training,
+            self.config,
+            self.step,
+            self.samples_per_step,
+            silent=not self.main,
+        )
+        loading = contextlib.closing(self.batches())
+        with reporter as report, stop_request() as stop, loading as batches:
+            if self._generators is not None:
+                restore_generators(self._generators)
+            if self._validation_due:
+                log.info("step %d: its validation was cut short and is made up for", self.step)
+            begin, stopped = self.step, self._validation_due and self._validate(report, stop)
+            while self.step < steps and not stopped:
+                step = self.make_step(batches, stop)
+                report.advance(self.step, step.outcome.loss)
+                if self.main and self.step == begin + 1:
+                    self.checkpointer.warn_if_full(self.state.size())
+                stopped = self._after_step(report, step, stop)
+            if stopped:
+                self._ends_together = True
+                raise stop.interruption
 
-    def _any_process(self, stop: bool) -> bool:
-        """Whether any process was asked to stop: all must end after the same step."""
-        asked = torch.tensor(float(stop), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(asked, "sum"))
-
-    def _batches(self) -> Iterator[dict[str, Any]]:
-        accumulation = self.training.gradient_accumulation
+    def batches(self) -> Generator[dict[str, Any], None, None]:
+        """All batches of this process that are still to come."""
         sampler = StepSampler(
             len(self.task.dataset),  # type: ignore[arg-type]
             self.training.batch_size,
-            self.training.steps * accumulation,
-            self.step * accumulation,
+            (self.training.steps - self.step) * self.training.gradient_accumulation,
+            self.samples,
             self.training.seed,
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
-        return iter(
-            DataLoader(
-                self.task.dataset,
-                batch_sampler=sampler,
-                num_workers=self.training.workers,
-                pin_memory=self.accelerator.device.type == "cuda",
-                worker_init_fn=_ignore_signals,
-            )
-        )
+        on_gpu = self.accelerator.device.type == "cuda"
+        return load_batches(self.task.dataset, sampler, self.training, pin_memory=on_gpu)
 
-    def _update(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
-        """One optimizer update. Returns the mean of the logged terms, the gradient norm and the rate."""
+    def make_step(self, batches: Iterator[dict[str, Any]], stop: StopRequest | None = None) -> Step:
+        """Forward and backward passes, then an update where their gradient allows it."""
         accumulation = self.training.gradient_accumulation
-        totals: dict[str, Tensor] = {}
+        passes = []
         self.module.train()
         for micro_step in range(accumulation):
             batch = self._to_device(next(batches)) | {"step": self.step}
@@ -253,27 +261,26 @@ class _Trainer:
                 self.training.seed, self.step, micro_step, self.accelerator.process_index
             )
             last = micro_step == accumulation - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
+            with contextlib.nullcontext() if last else self._unsynchronized():
                 with self.accelerator.autocast():
                     terms = self.task.loss(self.module, batch, generator)
-                self._check_finite("loss", terms["loss"], batch)
                 self.accelerator.backward(terms["loss"] / accumulation)
-            for name, value in terms.items():
-                totals[name] = totals.get(name, 0) + value.detach().float() / accumulation
-        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
-        if self.accelerator.scaler is None:
-            self._check_finite("gradient's norm", norm, batch)
+            passes.append(Pass({k: v.detach().float() for k, v in terms.items()}, batch.get("id", ())))
         rate = self.peak_rate * self.rate_factor(self.updates)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        # A step that the fp16 scaler skips advances neither the schedule nor the average.
-        if not self.accelerator.optimizer_step_was_skipped:
+        outcome = self.updater.update(passes, rate, bool(stop))
+        # A skipped step advances neither the schedule nor the average.
+        if not outcome.skipped:
             self.updates += 1
             if self.average is not None:
                 self.average.update_parameters(self.bare)
-        self.optimizer.zero_grad(set_to_none=True)
-        return {name: float(value) for name, value in totals.items()} | {"grad_norm": float(norm), "lr": rate}
+        self.step += 1
+        self.samples += self.samples_per_step
+        self.metrics = {}
+        return Step(passes, outcome, rate)
+
+    def _unsynchronized(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients stay with their processes: only those of a step's last pass are reduced."""
+        return unsynchronized(self.bare) if self.sharded else self.accelerator.no_sync(self.module)
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         device = self.accelerator.device
@@ -282,125 +289,103 @@ class _Trainer:
             for key, value in batch.items()
         }
 
-    def _check_finite(self, name: str, value: Tensor, batch: Mapping[str, Any]) -> None:
-        number = float(value.detach())
-        if not math.isfinite(number):
-            raise DataError(
-                f"the {name} is {number} at step {self.step + 1} on samples {batch.get('id')}. "
-                f"Look at these samples, or lower optimizer.lr. The last checkpoint is kept in {self.output}."
-            )
-
     # Watch and save
 
-    def _after_update(self, record: RunLog | None, values: dict[str, float], stopping: bool) -> None:
-        training, step = self.training, self.step
-        last = step == training.steps
-        if step % training.log_every == 0 or step == 1 or last:
-            self._log(record, values)
-        if (step % training.validate_every == 0 or last) and not stopping:
-            self._validate(record)
-        if step % training.checkpoint_every == 0 or last or stopping:
-            self._save()
+    def _after_step(self, report: Reporter, step: Step, stop: StopRequest) -> bool:
+        """Log, validate, save, as is due; returns whether the run shall end."""
+        training, last = self.training, self.step == self.training.steps
+        self._count_skip(report, step.outcome, step.passes)
+        if self.step % training.log_every == 0 or self.step == 1 or last:
+            self._log(report, step)
+        trouble, stopped = self.skips.check(ending=last), step.outcome.stop
+        self._validation_due = self.step % training.validate_every == 0 or last
+        if self._validation_due and not (trouble or stopped):
+            stopped = self._validate(report, stop)
+        if trouble:
+            # Whoever goes on from here has looked at them.
+            self.skips.restore(())
+        if self.checkpointer.due(self.step) or trouble or stopped:
+            self._save(final=last or stopped)
+        if trouble:
+            folder = checkpoint_folder(self.output, self.step)
+            saved = f"The state is saved in {folder}" if folder.is_dir() else "The state could not be saved"
+            self._ends_together = True
+            raise DivergedError(f"step {self.step}: {trouble}. {saved}.")
+        return stopped
 
-    def _log(self, record: RunLog | None, values: dict[str, float]) -> None:
-        if record is None:
-            return
-        now = time.perf_counter()
-        samples = (self.step - self._since) * self.training.batch_size * self.training.gradient_accumulation
-        speed = samples * self.accelerator.num_processes / max(now - self._clock, 1e-9)
-        self._clock, self._since = now, self.step
-        record.write(self.step, {**values, "samples_per_s": round(speed, 3)})
+    def _count_skip(self, report: Reporter, outcome: Outcome, passes: Sequence[Pass]) -> None:
+        names: list[str] = []
+        if outcome.skipped:
+            names = gather_object(suspects(passes, outcome))
+            report.skipped(self.step, outcome.skipped, names)
+        self.skips.add(outcome.skipped if outcome.fault else "", names)
 
-    def _validate(self, record: RunLog | None) -> None:
-        if record is not None:
+    def _log(self, report: Reporter, step: Step) -> None:
+        """Means over forward passes and processes."""
+        names = list(step.passes[0].terms)
+        means = torch.stack([torch.stack([p.terms[name] for p in step.passes]).mean() for name in names])
+        if self.accelerator.num_processes > 1:
+            means = self.accelerator.reduce(means, "mean")
+        values = dict(zip(names, means.tolist(), strict=True))
+        done = {"grad_norm": step.outcome.grad_norm, "lr": step.rate, "skipped": self.step - self.updates}
+        report.figures(self.step, values | done)
+
+    def _validate(self, report: Reporter, stop: StopRequest) -> bool:
+        """Measure, in the first process. Whether some process was asked to stop, which cuts it short."""
+        module = self.state.show()
+        if self.main and module is not None:
             folder = self.output / "validation" / f"step_{self.step:08d}"
-            folder.mkdir(parents=True, exist_ok=True)
-            module = self._shown_module().eval()
-            with torch.no_grad(), self.accelerator.autocast():
-                metrics = self.task.validate(module, folder)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with stop.at_once():
+                    self.metrics = self.measure(module, folder)
+                report.validation(self.step, self.metrics, folder)
+                self._validation_due = False
+            except Interrupted:
+                if stop.insists:
+                    raise
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                # A full disk is no reason to lose the training itself.
+                log.error("step %d is not validated, %s: %s", self.step, error.strerror, folder)
+                self._validation_due = False
+        self.accelerator.wait_for_everyone()
+        report.restart_clock(self.step)
+        return self._any_process(bool(stop))
+
+    def measure(self, module: nn.Module, folder: Path) -> Mapping[str, float | str]:
+        """What the task measures on `state.show()`; its pictures lie in `folder` afterwards."""
+        module.to(self.accelerator.device).eval()
+        try:
+            with torch.no_grad(), self.accelerator.autocast(), untouched_generators():
+                return self.task.validate(module, folder)
+        finally:
             module.train()
-            record.write(self.step, {f"validation/{name}": value for name, value in metrics.items()})
-            record.pictures(self.step, folder)
-            shown = ", ".join(
-                f"{name} {value if isinstance(value, str) else f'{value:.4g}'}"
-                for name, value in metrics.items()
-            )
-            log.info("step %d: %s", self.step, shown)
-        self.accelerator.wait_for_everyone()
-        self._clock, self._since = time.perf_counter(), self.step
+            if self.sharded:
+                module.cpu()
 
-    def _shown_module(self) -> nn.Module:
-        return self.average.module if self.average is not None else self.bare
+    def _save(self, final: bool) -> None:
+        """Save this step; `final`: no later one will make up for a failure."""
+        generators = gather_object([generator_state()])
+        counters = {
+            "updates": self.updates,
+            "samples": self.samples,
+            "skips": self.skips.content,
+            "validation_due": self._validation_due,
+        }
+        shown, captured = self.state.show(), self.state.capture()
 
-    def _save(self) -> None:
-        if self.main:
-            facts = {"command": self.command, "config": dump_config(self.config), "frozen": self.frozen}
-            write_checkpoint(self.output, self.step, self._write_state, facts)
-            prune_checkpoints(self.output, self.training.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        def write(folder: Path) -> None:
+            (folder / "weights").mkdir()
+            (folder / "state").mkdir()
+            self.task.export(cast(nn.Module, shown), folder / "weights")
+            captured.write(folder / "state", counters, generators)
 
-    def _write_state(self, folder: Path) -> None:
-        weights, state = folder / "weights", folder / "state"
-        weights.mkdir()
-        state.mkdir()
-        self.task.export(self._shown_module(), weights)
-        save_file(trained_state(self.bare), state / "model.safetensors")
-        if self.average is not None:
-            save_file(trained_state(self.average.module), state / "ema.safetensors")
-        scaler = self.accelerator.scaler
-        torch.save(
-            {
-                "optimizer": self.optimizer.state_dict(),
-                "updates": self.updates,
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "averaged_updates": int(self.average.n_averaged) if self.average is not None else 0,
-            },
-            state / "optimizer.pt",
-        )
-
-
-@contextlib.contextmanager
-def _stop_request() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the step ends and is saved; a second SIGINT acts at once.
-
-    Launchers and schedulers tend to send SIGTERM more than once.
-    """
-    received: list[int] = []
-
-    def handle(number: int, frame: object) -> None:
-        if not received:
-            log.warning("interrupted: finishing the step and saving; press Ctrl-C again to stop at once")
-        received.append(number)
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for which in (signal.SIGINT, signal.SIGTERM):
-            before[which] = signal.signal(which, handle)
-    except ValueError:
-        log.debug("not in the main thread: signals are not caught")
-    try:
-        yield received
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
-
-
-def _ignore_signals(worker: int) -> None:
-    """Keep a data loading process alive while its trainer finishes the step."""
-    for which in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(which, signal.SIG_IGN)
+        self.checkpointer.save(self.step, write, self.state.size(), self.metrics, final)
 
 
 def _be_quiet() -> None:
     """Leave progress and news to the first process."""
     progress.console = None
-    logging.getLogger(__name__.partition(".")[0]).setLevel(logging.WARNING)
-
-
-def _differences(then: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in sorted(then.keys() | now.keys()):
-            yield from _differences(then.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
-    elif then != now:
-        yield prefix, then, now
+    logging.getLogger(__name__.partition(".")[0]).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Which samples each step sees: a function of (seed, step, rank) alone, so resuming needs no position."""
+"""Which samples each step sees: a function of the seed and of how many were seen before."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,15 @@ from torch.utils.data import Sampler
 
 
 class StepSampler(Sampler[list[int]]):
-    """Batches from an endless sequence of shuffled epochs, each rank its own slice.
+    """Batches from an endless sequence of shuffled epochs, dealt out to the ranks in turn.
+
+    Every epoch holds every sample once, also where batch size or number of processes change in its middle.
 
     Args:
         size: Samples in the data set.
         batch_size: Samples per rank and forward pass.
-        passes: Forward passes in all, over the whole run.
-        start: Forward passes already done.
+        passes: Forward passes to make.
+        position: Samples that all ranks together have seen before.
         seed: Seed of the order.
         rank: This process.
         world: Number of processes.
@@ -26,23 +28,23 @@ class StepSampler(Sampler[list[int]]):
         size: int,
         batch_size: int,
         passes: int,
-        start: int = 0,
+        position: int = 0,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.size, self.batch_size, self.passes, self.start = size, batch_size, passes, start
+        self.size, self.batch_size, self.passes, self.position = size, batch_size, passes, position
         self.seed, self.rank, self.world = seed, rank, world
         self._epoch = -1
         self._permutation = np.empty(0, np.int64)
 
     def __len__(self) -> int:
-        return max(0, self.passes - self.start)
+        return self.passes
 
     def __iter__(self) -> Iterator[list[int]]:
-        for number in range(self.start, self.passes):
-            first = (number * self.world + self.rank) * self.batch_size
-            yield [self._sample(position) for position in range(first, first + self.batch_size)]
+        for number in range(self.passes):
+            first = self.position + (number * self.world + self.rank) * self.batch_size
+            yield [self._sample(place) for place in range(first, first + self.batch_size)]
 
     def _sample(self, position: int) -> int:
         epoch, place = divmod(position, self.size)

@@ -15,6 +15,8 @@ class Task(Protocol):
     Attributes:
         module: What is trained, averaged and checkpointed.
         dataset: Training samples: dicts of tensors and strings, for torch's default collate.
+        best_metric: Optional. The figure of `validate` by which the best checkpoints are kept: higher is
+            better, or lower with a leading minus.
     """
 
     module: nn.Module

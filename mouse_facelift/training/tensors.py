@@ -1,6 +1,7 @@
 """Reading files of tensors that others wrote: nothing in them is ever run."""
 
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import CheckpointError
+
+UNREADABLE_PICKLE = (
+    pickle.UnpicklingError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+"""What torch's restricted unpickler runs into where bytes are wrong, besides what other files run into."""
 
 
 def read_tensors(path: Path) -> Any:
@@ -26,7 +37,7 @@ def read_tensors(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except UNREADABLE_PICKLE:
         # torch's own message would tell how to run the file.
         raise CheckpointError(
             f"{path}: not readable as weights: it is damaged, or holds more than tensors, which "

@@ -5,7 +5,7 @@ input views, and from four cameras that training never saw, beside the trivial p
 true outline filled with one mean colour. (`mfl train-gslrm --overfit 1` does this to any data, but holds some
 of its cameras out.)
 
-    python scripts/benchmarks/overfit.py [--output outputs/overfit] [--steps 1200] [--production] [KEY=VALUE ...]
+    python scripts/benchmarks/overfit.py [--output FOLDER] [--steps 1200] [--production] [KEY=VALUE ...]
 
 With `--production`, for a GPU: the published size (24 blocks of width 1024) on six views of 512x512 pixels,
 with foreground tokens and hull-anchored depth.

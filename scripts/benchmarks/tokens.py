@@ -34,7 +34,7 @@ SETTINGS = (
     "optimizer.warmup_steps=100",
     "training.batch_size=4",
     "training.precision=bf16",
-    "training.cache_samples=true",
+    "training.sample_cache=memory",
     "validation.samples=8",
 )
 

@@ -19,7 +19,7 @@ SHORT = [
     "recording.truth_every=1",
     "samples=1",
     "preprocess=[size=64, split.guard_s=0.05]",
-    "train_mvdiff=[data.image_size=32, training.steps=2, start.vae_steps=3, validation.steps=2]",
+    "train_mvdiff=[data.image_size=32, training.steps=2, start.vae_steps=3, validation.sampling.steps=2]",
     "train_gslrm=[data.image_size=32, training.steps=2, model.width=32, model.layers=1]",
     "infer=[image_size=32, diffusion.steps=2, turntable.frames=3, turntable.size=32]",
 ]

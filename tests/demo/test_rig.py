@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mouse_facelift.demo.rig import ARENA_CENTER_MM, held_out_rig, mammal_rig
+from mouse_facelift.demo.rig import ARENA_CENTER_MM, held_out_rig, mammal_rig, random_rig
 
 
 def test_camera_positions_reproduce_the_constants_recorded_for_the_real_rig() -> None:
@@ -17,6 +17,29 @@ def test_first_camera_reproduces_the_only_translation_that_is_recorded() -> None
     np.testing.assert_allclose(
         camera.K[[0, 1, 0, 1], [0, 1, 2, 2]], (1632.3, 1639.29, 601.86, 491.72), atol=0.01
     )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_rigs_see_the_whole_arena_from_all_around(seed: int) -> None:
+    cameras = random_rig(seed)
+    angles = np.radians(np.arange(0, 360, 30))
+    around = np.array([*(45 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)), (0, 0, 60)])
+    for camera in cameras:
+        pixels, depth = camera.project(ARENA_CENTER_MM + around)
+        assert (depth > 150).all()
+        assert ((pixels > 0) & (pixels < (camera.width, camera.height))).all()
+    azimuths = np.sort(
+        [np.degrees(np.arctan2(*(camera.center - ARENA_CENTER_MM)[1::-1])) % 360 for camera in cameras]
+    )
+    gaps = np.diff([*azimuths, azimuths[0] + 360])
+    assert gaps.min() > 25
+    assert gaps.max() < 95
+
+
+def test_random_rigs_differ_by_seed_only() -> None:
+    first, again, other = random_rig(3), random_rig(3, 576, 512), random_rig(4)
+    np.testing.assert_allclose([c.center for c in first], [c.center for c in again])
+    assert np.abs(np.array([c.center for c in first]) - [c.center for c in other]).max() > 50
 
 
 @pytest.mark.parametrize("rig", [mammal_rig, held_out_rig])

@@ -3,7 +3,9 @@
 import logging
 import os
 import re
+import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,9 @@ from mouse_facelift.gslrm import GSLRM, GSLRMConfig, TrainGSLRMConfig, load_gslr
 from mouse_facelift.gslrm import train as gslrm_train
 from mouse_facelift.gslrm.config import AugmentConfig
 from mouse_facelift.gslrm.train import GSLRMTask
-from mouse_facelift.samples.datasets import SampleDataset
+from mouse_facelift.samples.datasets import SampleDataset, as_floats
 from mouse_facelift.samples.format import write_list, write_sample
-from mouse_facelift.training.checkpoints import checkpoint_folder
+from mouse_facelift.training.checkpoints import checkpoint_folder, list_checkpoints
 from mouse_facelift.training.logging import read_log
 
 SIZE, VIEWS = 32, 5
@@ -98,7 +100,7 @@ def test_loss_draws_only_from_its_generator(task: GSLRMTask) -> None:
     batch = collated(task, 0, 1)
     first = loss(task, batch, seed=1)
     torch.manual_seed(99)
-    assert first.keys() == {"loss", "l2", "ssim", "alpha"}
+    assert first.keys() == {"loss", "l2", "ssim", "alpha", "psnr"}
     assert torch.equal(first["loss"], loss(task, batch, seed=1)["loss"])
     assert not torch.equal(first["loss"], loss(task, batch, seed=2)["loss"])
 
@@ -146,16 +148,62 @@ def test_run_trains_validates_and_leaves_weights_that_load(config: TrainGSLRMCon
     assert load_gslrm(folder).config == config.model
 
 
-def test_dry_run_writes_nothing(config: TrainGSLRMConfig) -> None:
-    assert gslrm_train.run(config, dry_run=True) == config.output
+def test_dry_run_does_one_step_and_writes_nothing(
+    config: TrainGSLRMConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert gslrm_train.run(config, dry_run=True) == config.output
     assert not config.output.exists()
+    told = [record.getMessage() for record in caplog.records]
+    assert re.search(r"one step: loss 0\.\d+, the update was made", "\n".join(told))
+    for what in ("3 training and 3 validation samples", "memory: ", "time: ", "disk: "):
+        assert any(line.startswith(what) for line in told), what
+
+
+def test_dry_run_leaves_a_run_as_it_is(config: TrainGSLRMConfig, settings: list[str]) -> None:
+    def content(folder: Path) -> dict[Path, tuple[int, bytes]]:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    gslrm_train.run(config)
+    before = content(config.output)
+    gslrm_train.run(load_config(TrainGSLRMConfig, None, [*settings, "training.steps=9"]), dry_run=True)
+    assert content(config.output) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ("data.train_list=missing.txt", DataError),
+        ("data.val_list=missing.txt", DataError),
+        ("start.weights=missing", CheckpointError),
+        ("training.resume=missing", CheckpointError),
+        ("output=/dev/null/run", ConfigError),
+        ("loss={perceptual: 1, perceptual_weights: missing.mat}", CheckpointError),
+        ("loss={lpips: 1, lpips_weights: missing.pth}", CheckpointError),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_path_is_told_at_once_and_before_any_model_is_built(
+    wrong: str, error: type[Exception], settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model is built")
+
+    for builder in ("GSLRM", "load_gslrm"):
+        monkeypatch.setattr(gslrm_train, builder, build)
+    config = load_config(TrainGSLRMConfig, None, [*settings, wrong])
+    begin = time.perf_counter()
+    with pytest.raises(error, match=r"missing|/dev/null"):
+        gslrm_train.run(config)
+    assert time.perf_counter() - begin < 2
 
 
 def test_overfit_keeps_the_first_samples_only(
     settings: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen = []
-    monkeypatch.setattr(gslrm_train, "fit", lambda task, **kwargs: seen.append(len(task.dataset)) or tmp_path)
+    monkeypatch.setattr(gslrm_train, "fit", lambda task, *rest: seen.append(len(task.dataset)))
     for overfit in (0, 1):
         gslrm_train.run(load_config(TrainGSLRMConfig, None, [*settings, f"overfit={overfit}"]))
     assert seen == [3, 1]
@@ -179,7 +227,7 @@ def test_overfit_never_looks_at_held_out_views(settings: list[str], sample_list:
     config = load_config(TrainGSLRMConfig, None, [*settings, *more])
     samples = SampleDataset.from_list(sample_list, SIZE, limit=1)
     task = GSLRMTask(config, GSLRM(config.model), samples, samples)
-    batch = collated(task, 0, 0)
+    batch = as_floats(collated(task, 0, 0))
     before = loss(task, batch, seed=3)
     assert task.split.held_out == (2, 4)
     for key in ("rgba", "K", "w2c"):
@@ -216,7 +264,8 @@ def test_training_starts_from_given_weights(
     (tmp_path / "start").mkdir()
     save_gslrm(start, tmp_path / "start")
     settings = [*settings, f"start.weights={tmp_path / 'start'}"]
-    model = gslrm_train.start_model(load_config(TrainGSLRMConfig, None, settings))
+    file = tmp_path / "start" / "gslrm.safetensors"
+    model = gslrm_train.start_model(load_config(TrainGSLRMConfig, None, settings), file)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True))
     other = load_config(TrainGSLRMConfig, None, [*settings, "model.scale_bias=-2"])
     with pytest.raises(CheckpointError, match="scale_bias"):
@@ -258,28 +307,35 @@ def test_interrupted_run_ends_with_the_very_weights_of_an_undisturbed_one(
         f"start.weights={start}",
     ]
 
-    def run(name: str) -> Path:
+    seen: dict[str, list[str]] = {"whole": [], "parts": []}
+    loss = GSLRMTask.loss
+
+    def run(name: str, interrupt_at: int = -1) -> Path:
+        def watched(task: GSLRMTask, module: Any, batch: dict[str, Any], generator: Any) -> dict[str, Tensor]:
+            seen[name].extend(batch["id"])
+            if len(seen[name]) == interrupt_at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return loss(task, module, batch, generator)
+
         config = load_config(TrainGSLRMConfig, None, [*settings, *more, f"output={tmp_path / name}"])
+        monkeypatch.setattr(GSLRMTask, "loss", watched)
         return gslrm_train.run(config)
 
-    whole, calls, loss = run("whole"), [], GSLRMTask.loss
-
-    def interrupted(*args: Any) -> dict[str, Tensor]:
-        calls.append(len(calls))
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return loss(*args)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(GSLRMTask, "loss", interrupted)
-        run("parts")
-    assert len(calls) == 4 and checkpoint_folder(tmp_path / "parts", 2).is_dir()
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", interrupt_at=3)
+    assert len(seen["parts"]) == 4 and checkpoint_folder(tmp_path / "parts", 2).is_dir()
     resumed = run("parts")
+    assert seen["parts"] == seen["whole"] and len(seen["whole"]) == 8
 
     def tensors(folder: Path, name: str) -> dict[str, Tensor]:
-        return load_file(checkpoint_folder(folder, 4) / f"{name}.safetensors")
+        file = checkpoint_folder(folder, 4) / name
+        if file.with_suffix(".safetensors").is_file():
+            return load_file(file.with_suffix(".safetensors"))
+        state = torch.load(file.with_suffix(".pt"), weights_only=True)["optimizer"]["state"]
+        return {f"{number}.{key}": value for number, each in state.items() for key, value in each.items()}
 
-    for name in ("weights/gslrm", "state/model", "state/ema"):
+    for name in ("weights/gslrm", "state/model", "state/ema", "state/optimizer"):
         one, other = tensors(whole, name), tensors(resumed, name)
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one), name
@@ -309,6 +365,29 @@ def test_resume_refuses_other_frozen_weights(settings: list[str], start: Path, t
     longer = load_config(TrainGSLRMConfig, None, [*settings, "training.steps=3"])
     with pytest.raises(CheckpointError, match="trained beside other frozen weights"):
         gslrm_train.run(longer)
+
+
+def test_resume_refuses_another_model_and_data_with_other_views(
+    settings: list[str], sample_list: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(sample_list.parent, data)
+    settings = [*settings, f"data.train_list={data / 'list.txt'}"]
+    gslrm_train.run(load_config(TrainGSLRMConfig, None, settings))
+    for number in range(3):
+        cameras = [Camera.look_at((2.7, 0, z / 4), (0, 0, 0), 1.07 * SIZE, SIZE) for z in range(6)]
+        write_sample(data / f"ball_{number}", [ball(camera, 0.5) for camera in cameras], cameras, range(6))
+    other = [*settings, "training.steps=3", "model.layers=1"]
+    with pytest.raises(CheckpointError) as refusal:
+        gslrm_train.run(load_config(TrainGSLRMConfig, None, other))
+    assert "model.layers: then 2, now 1" in str(refusal.value)
+    assert "(3 samples of 5 views" in str(refusal.value) and "(3 samples of 6 views" in str(refusal.value)
+
+
+def test_best_checkpoint_is_judged_by_views_that_were_held_out(config: TrainGSLRMConfig) -> None:
+    (checkpoint,) = list_checkpoints(gslrm_train.run(config))
+    assert checkpoint.manifest["best_metric"] == "psnr_held_out"
+    assert checkpoint.manifest["metrics"]["psnr_held_out"] > 0
 
 
 def test_depth_of_the_hull_guides_the_rendering(settings: list[str], sample_list: Path) -> None:

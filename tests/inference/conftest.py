@@ -52,6 +52,17 @@ def rig_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pose_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline that is told its cameras, trained with camera 2 as the reference."""
+    folder = tmp_path_factory.mktemp("pose")
+    sample = read_sample(_write_ball(folder / "sample"))
+    random_pipeline(DIFFUSION_SIZES, Slots.pose([sample], SIZE, reference=2), seed=1).save(
+        folder / "pipeline"
+    )
+    return folder / "pipeline"
+
+
+@pytest.fixture(scope="session")
 def facelift_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("facelift") / "pipeline"
     random_pipeline(DIFFUSION_SIZES, Slots.facelift(SIZE), seed=1).save(folder)

@@ -1,20 +1,24 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers.models.autoencoders.vae import Decoder
 from PIL import Image
 
-from mouse_facelift.errors import CheckpointError, ConfigError, DataError
+from mouse_facelift.errors import CheckpointError, ConfigError, DataError, DependencyError
 from mouse_facelift.geometry import Camera
+from mouse_facelift.geometry.rays import CameraBatch
 from mouse_facelift.gslrm import load_gslrm
 from mouse_facelift.inference.config import InferConfig
-from mouse_facelift.inference.e2e import EndToEnd, choose_reference, estimate_silhouettes, slot_cameras
+from mouse_facelift.inference.e2e import EndToEnd, choose_reference, slot_cameras
 from mouse_facelift.inference.inputs import Views, find_sources
 from mouse_facelift.inference.run import run
 from mouse_facelift.mvdiffusion.slots import FACELIFT_NAMES, Slots
+from mouse_facelift.mvdiffusion.unet import MultiViewUNet
 
 Make = Callable[..., InferConfig]
 CPU = torch.device("cpu")
@@ -40,6 +44,10 @@ def replace_pictures(sample: Path, but: int) -> None:
     for path in (sample / "images").iterdir():
         if path.name != f"cam_{but:03d}.png":
             Image.new("RGBA", (32, 32), (0, 255, 0, 255)).save(path)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 def test_e2e_writes_generated_views_under_their_camera_ids(e2e: Make, balls: Path) -> None:
@@ -120,7 +128,7 @@ def test_rig_slots_need_every_camera(rig_pipeline: Path, write_ball: Callable, t
     folder = write_ball(tmp_path / "sample_000000", view_ids=[0, 1, 2, 3])
     slots = Slots.load(rig_pipeline / "slots.json")
     with pytest.raises(DataError, match=r"has cameras \[0, 1, 2, 3\].*also need \[7\]"):
-        slot_cameras(slots, find_sources(folder)[0].read(None, 0.6), 2)
+        choose_reference(slots, None, find_sources(folder)[0].read(None, 0.6).view_ids)
 
 
 def test_facelift_slots_are_turned_to_the_reference(views: Views) -> None:
@@ -150,11 +158,128 @@ def test_facelift_slots_go_with_any_reference(config: Make, facelift_pipeline: P
 
 
 def test_reference_of_rig_slots_is_that_of_the_training(rig_pipeline: Path) -> None:
-    slots = Slots.load(rig_pipeline / "slots.json")
-    assert choose_reference(slots, None) == choose_reference(slots, 2) == 2
+    slots, there = Slots.load(rig_pipeline / "slots.json"), (0, 1, 2, 3, 7)
+    assert choose_reference(slots, None, there) == choose_reference(slots, 2, there) == 2
     with pytest.raises(ConfigError, match=r"reference_view=0, .* trained with camera 2"):
-        choose_reference(slots, 0)
-    assert choose_reference(Slots.facelift(32), 3) == 3
+        choose_reference(slots, 0, there)
+    assert choose_reference(Slots.facelift(32), 3, there) == 3
+    assert choose_reference(replace(slots, mode="pose"), 0, there) == 0
+
+
+@pytest.mark.parametrize("model", ["pose_pipeline", "facelift_pipeline"])
+def test_other_rig_without_the_camera_of_training_is_shown_from_its_first_view(
+    config: Make,
+    write_ball: Callable,
+    tmp_path: Path,
+    model: str,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = write_ball(tmp_path / "sample_000000", view_ids=[7, 3, 1])
+    settings = config("mode=e2e", f"mvdiffusion={request.getfixturevalue(model)}", f"input={folder}")
+    out = run(settings) / "sample_000000"
+    rows = json.loads((out / "metrics.json").read_text())["views"]
+    assert [row["view_id"] for row in rows if row["role"] == "input"] == [7]
+    assert "1 of 1 samples have no camera" in caplog.text and "camera 7 of sample_000000" in caplog.text
+
+
+def test_compiled_model_makes_the_same_views(e2e: Make, balls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(MultiViewUNet, "compile", lambda self, **options: compiled.append("unet"))
+    monkeypatch.setattr(Decoder, "compile", lambda self, **options: compiled.append("decoder"))
+    plain = run(e2e(f"input={balls}", "limit=1")) / "sample_000000" / "views" / "cam_003.png"
+    before = read_rgb(plain)
+    run(e2e(f"input={balls}", "limit=1", "compile=true", "overwrite=true"))
+    assert compiled == ["unet", "decoder"]
+    assert np.abs(read_rgb(plain).astype(int) - before).max() <= 1
+
+
+def test_reference_is_shown_in_full_whatever_gslrm_gets(
+    e2e: Make, balls: Path, gslrm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[torch.Tensor] = []
+    generate = EndToEnd._generate
+    monkeypatch.setattr(
+        EndToEnd,
+        "_generate",
+        lambda self, picture, cameras: shown.append(picture) or generate(self, picture, cameras),
+    )
+    for name, size in (("full", 32), ("small", 16)):
+        out = run(e2e(f"input={balls}", "limit=1", f"image_size={size}", f"output={balls.parent / name}"))
+        assert read_rgb(out / "sample_000000" / "render_cam_000.png").shape == (size, size, 3)
+    assert torch.equal(*shown)
+
+
+@pytest.mark.parametrize("reference", [0, 7])
+def test_pose_model_makes_the_sample_own_views_from_any_reference(
+    config: Make, pose_pipeline: Path, balls: Path, reference: int
+) -> None:
+    settings = ("mode=e2e", f"mvdiffusion={pose_pipeline}", f"input={balls}", "limit=1")
+    out = run(config(*settings, f"reference_view={reference}")) / "sample_000000"
+    assert {path.name for path in (out / "views").iterdir()} == {
+        f"cam_00{view}.png" for view in (0, 1, 2, 3, 7)
+    }
+    rows = json.loads((out / "metrics.json").read_text())["views"]
+    assert [row["view_id"] for row in rows if row["role"] == "input"] == [reference]
+
+
+def test_pose_model_and_gslrm_get_the_exact_cameras_of_the_sample(
+    config: Make, pose_pipeline: Path, gslrm: Path, views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config("mode=e2e", f"mvdiffusion={pose_pipeline}", "input=x", "image_size=16")
+    model = load_gslrm(gslrm)
+    end_to_end = EndToEnd(settings, model, CPU)
+    told: list[CameraBatch] = []
+    rays = Slots.rays
+    monkeypatch.setattr(
+        Slots, "rays", lambda self, cameras, side: told.append(cameras) or rays(self, cameras, side)
+    )
+    given: list[CameraBatch] = []
+    model.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1]))
+    # A camera of this very sample that is not where the training's stood.
+    assert views.K is not None and views.w2c is not None
+    views.w2c[4, 2, 3] += 0.5
+    result = end_to_end(views)
+    assert result.generated_ids == (2, 1, 7, 3, 0)
+    order = [views.position(view_id) for view_id in result.generated_ids]
+    assert torch.equal(told[0].w2c[0], views.w2c[order])
+    assert torch.equal(told[0].K[0], views.K[order])
+    assert torch.equal(given[0].w2c[0], views.w2c[order])
+    torch.testing.assert_close(given[0].K[0, :, :2], views.K[order][:, :2] / 2)
+
+
+@pytest.mark.parametrize("reference", [2, 7])
+def test_order_in_which_views_are_listed_does_not_matter_to_a_pose_model(
+    config: Make, pose_pipeline: Path, gslrm: Path, views: Views, reference: int
+) -> None:
+    settings = ("mode=e2e", f"mvdiffusion={pose_pipeline}", "input=x", f"reference_view={reference}")
+    end_to_end = EndToEnd(config(*settings), load_gslrm(gslrm), CPU)
+    assert views.K is not None and views.w2c is not None
+    first = views.position(reference)
+    order = [first, *(index for index in (4, 1, 0, 3, 2) if index != first)]
+    ids = tuple(views.view_ids[index] for index in order)
+    listed_first = Views(views.rgba[order], ids, views.K[order], views.w2c[order])
+    a, b = end_to_end(views), end_to_end(listed_first)
+    assert a.generated_ids == b.generated_ids
+    assert a.generated is not None and b.generated is not None
+    assert torch.equal(a.generated, b.generated)
+    assert torch.equal(a.gaussians.means, b.gaussians.means)
+
+
+def test_pose_model_is_told_of_a_lone_picture_what_it_stored(
+    config: Make, pose_pipeline: Path, balls: Path
+) -> None:
+    picture = balls.parent / "sample_000000" / "images" / "cam_002.png"
+    out = run(config("mode=e2e", f"mvdiffusion={pose_pipeline}", f"input={picture}"))
+    assert len(list((out / "cam_002" / "views").iterdir())) == 5
+
+
+def test_pose_model_needs_two_cameras(
+    config: Make, pose_pipeline: Path, write_ball: Callable, tmp_path: Path
+) -> None:
+    folder = write_ball(tmp_path / "sample_000000", view_ids=[2])
+    with pytest.raises(DataError, match=r"sample_000000: .* number of views is 1; .* takes 2 to 16"):
+        run(config("mode=e2e", f"mvdiffusion={pose_pipeline}", f"input={folder}"))
 
 
 def test_mvdiffusion_is_shown_white_behind_the_animal(
@@ -162,7 +287,9 @@ def test_mvdiffusion_is_shown_white_behind_the_animal(
 ) -> None:
     end_to_end = EndToEnd(e2e("input=x"), load_gslrm(gslrm), CPU)
     generate, seen = end_to_end._generate, []
-    monkeypatch.setattr(end_to_end, "_generate", lambda picture: seen.append(picture) or generate(picture))
+    monkeypatch.setattr(
+        end_to_end, "_generate", lambda picture, _: seen.append(picture) or generate(picture, _)
+    )
     views.rgba[:, :3] *= views.rgba[:, 3:]
     result = end_to_end(views)
     assert result.shown_ids == (2,)
@@ -179,7 +306,7 @@ def test_hull_anchor_gets_silhouettes_of_the_generated_views(
     end_to_end = EndToEnd(e2e("input=x", "image_size=16"), model, CPU)
     made = torch.ones(5, 3, 32, 32)
     made[:, :, 8:24, 12:20] = 0.4
-    monkeypatch.setattr(end_to_end, "_generate", lambda picture: made)
+    monkeypatch.setattr(end_to_end, "_generate", lambda picture, cameras: made)
     seen: list[torch.Tensor] = []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     end_to_end(views)
@@ -187,15 +314,6 @@ def test_hull_anchor_gets_silhouettes_of_the_generated_views(
     expected[4:12, 6:10] = 1
     assert seen[0].shape == (1, 5, 4, 16, 16)
     assert torch.equal(seen[0][0, :, 3] > 0.5, (expected > 0.5).expand(5, 16, 16))
-
-
-def test_silhouettes_are_soft_and_forgive_noise() -> None:
-    distances = torch.tensor([0.0, 0.015, 0.06, 0.10, 0.8])
-    pictures = torch.ones(2, 3, 1, 5)
-    pictures[:, 1] -= distances
-    expected = torch.tensor([0, 0, 0.5, 1, 1]).expand(2, 1, 1, 5)
-    torch.testing.assert_close(estimate_silhouettes(pictures, 1.0), expected)
-    torch.testing.assert_close(estimate_silhouettes(1 - pictures, 0.0), expected)
 
 
 def test_wrong_e2e_inputs_are_refused(
@@ -216,10 +334,49 @@ def test_wrong_e2e_inputs_are_refused(
         assert not settings.output.exists()
 
 
-def test_facelift_reference_that_a_sample_lacks_is_named(
-    config: Make, facelift_pipeline: Path, write_ball: Callable, tmp_path: Path
+@pytest.mark.parametrize(
+    ("model", "setting", "message"),
+    [
+        ("rig_pipeline", "seed=4", r"sample_000001: has cameras \[1, 7\], .* also need \[2, 3, 0\]"),
+        ("pose_pipeline", "reference_view=9", r"sample_000000: has no view 9 .* only \[0, 1, 2, 3, 7\]"),
+        ("pose_pipeline", "reference_view=2", r"sample_000001: has no view 2 .* only \[1, 7\]"),
+        ("facelift_pipeline", "reference_view=0", r"sample_000001: has no view 0 .* only \[1, 7\]"),
+    ],
+)
+def test_cameras_that_a_sample_lacks_are_named_before_anything_is_loaded_or_written(
+    config: Make,
+    balls: Path,
+    write_ball: Callable,
+    model: str,
+    setting: str,
+    message: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = write_ball(tmp_path / "sample_000000", view_ids=[1, 2])
-    settings = config("mode=e2e", f"mvdiffusion={facelift_pipeline}", f"input={folder}")
-    with pytest.raises(DataError, match=r"sample_000000: there is no view 0; .* \[1, 2\]"):
+    write_ball(balls.parent / "sample_000001", view_ids=[1, 7])
+    monkeypatch.setattr("mouse_facelift.inference.run._load_models", lambda *_: pytest.fail("loaded"))
+    settings = config("mode=e2e", f"mvdiffusion={request.getfixturevalue(model)}", f"input={balls}", setting)
+    with pytest.raises((DataError, ConfigError), match=message):
         run(settings)
+    assert not settings.output.exists()
+
+
+def test_failure_at_the_first_sample_leaves_nothing(e2e: Make, balls: Path) -> None:
+    settings = e2e(f"input={balls}", "image_size=17")
+    with pytest.raises(DataError, match="patch size"):
+        run(settings)
+    assert not settings.output.exists()
+
+
+def test_machine_that_cannot_compile_says_what_to_do(
+    e2e: Make, balls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(*_: object, **__: object) -> None:
+        raise torch._dynamo.exc.TorchDynamoException("InvalidCxxCompiler: none found\n\nmuch more")
+
+    monkeypatch.setattr(MultiViewUNet, "forward", no_compiler)
+    monkeypatch.setattr(MultiViewUNet, "compile", lambda self, **options: None)
+    settings = e2e(f"input={balls}", "compile=true")
+    with pytest.raises(DependencyError, match=r"cannot compile here \(InvalidCxxCompiler: none found\)"):
+        run(settings)
+    assert not settings.output.exists()

@@ -341,3 +341,24 @@ def test_device_that_is_not_there() -> None:
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
     with pytest.raises(DependencyError, match="device=cuda"):
         choose_device("cuda")
+
+
+def test_checkpoint_of_a_run_is_chosen_once(
+    config: Make, balls: Path, rig_pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_folder = tmp_path / "training"
+    shutil.copytree(rig_pipeline, run_folder / "pipeline")
+    for step in (1, 2):
+        write_checkpoint(run_folder, step, lambda folder: _trained_part(rig_pipeline, folder), {})
+    with caplog.at_level(logging.INFO):
+        settings = config(
+            f"input={balls}", "limit=1", "mode=e2e", f"mvdiffusion={run_folder}", "diffusion.steps=1"
+        )
+        out = run(settings)
+    assert caplog.text.count("taking its newest checkpoint, step 2") == 1
+    assert json.loads((out / "run.json").read_text())["config"]["mvdiffusion"] == str(run_folder)
+
+
+def _trained_part(pipeline: Path, folder: Path) -> None:
+    ignore = shutil.ignore_patterns("model_index.json")
+    shutil.copytree(pipeline, folder / "weights", ignore=ignore)

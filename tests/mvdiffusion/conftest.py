@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from tiny_sizes import SIZES
 
 from mouse_facelift.geometry import Camera
-from mouse_facelift.mvdiffusion.config import ComponentSizes, TrainMVDiffConfig
+from mouse_facelift.geometry.rays import CameraBatch
+from mouse_facelift.mvdiffusion.config import TrainMVDiffConfig
 from mouse_facelift.mvdiffusion.factory import random_pipeline
 from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
 from mouse_facelift.mvdiffusion.slots import Slots
@@ -16,19 +19,29 @@ from mouse_facelift.samples.format import write_list, write_sample
 RIG = {0: 10.0, 1: 200.0, 2: 100.0, 3: 310.0}
 """Azimuth in degrees by camera id, not in the order of the ring."""
 
-SIZES = ComponentSizes(
-    unet_channels=(16, 16),
-    head_channels=8,
-    vae_channels=(8, 16, 16),
-    prompt_width=8,
-    clip_width=16,
-    clip_layers=1,
-)
-
 
 @pytest.fixture
 def tiny_pipeline() -> MVDiffusionPipeline:
     return random_pipeline(SIZES, Slots.facelift(32), seed=1)
+
+
+@pytest.fixture
+def pose_pipeline() -> MVDiffusionPipeline:
+    """Told its cameras; those stored are an uneven ring of four, and so are its prompts' directions."""
+    cameras = tuple(_camera(azimuth, 32) for azimuth in (0.0, 80.0, 170.0, 290.0))
+    return random_pipeline(SIZES, Slots("pose", (0, 1, 2, 3), cameras), seed=1)
+
+
+@pytest.fixture
+def ring() -> Callable[..., CameraBatch]:
+    """Makes cameras spread evenly around the animal, at 32 pixels."""
+
+    def make(views: int, turn_deg: float = 0.0) -> CameraBatch:
+        cameras = [_camera(turn_deg + 360 * view / views, 32) for view in range(views)]
+        K, w2c = (torch.from_numpy(np.stack([getattr(c, name) for c in cameras])) for name in ("K", "w2c"))
+        return CameraBatch(K[None].float(), w2c[None].float())
+
+    return make
 
 
 @pytest.fixture
@@ -54,12 +67,12 @@ def train_config(tmp_path: Path) -> Callable[..., TrainMVDiffConfig]:
                 "validate_every": 4,
                 "checkpoint_every": 2,
             },
-            "validation": {"samples": 1, "steps": 2},
+            "validation": {"samples": 1, "sampling": {"steps": 2}},
             "optimizer": {"lr": 1e-3, "warmup_steps": 0},
             "output": tmp_path / "run",
         }
         for section, content in changes.items():
-            values[section] = {**values[section], **content} if isinstance(content, dict) else content
+            values[section] = {**values.get(section, {}), **content} if isinstance(content, dict) else content
         return TrainMVDiffConfig.model_validate(values)
 
     return make

@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 
 from mouse_facelift.errors import CheckpointError, DataError
 from mouse_facelift.mvdiffusion.conditioning import Condition
+from mouse_facelift.mvdiffusion.config import SamplingConfig
+from mouse_facelift.mvdiffusion.denoiser import Denoiser
 from mouse_facelift.mvdiffusion.frozen import FrozenParts
 from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
 from mouse_facelift.mvdiffusion.slots import Slots
@@ -41,7 +43,7 @@ def pictures(count: int) -> Tensor:
 
 def sample(pipeline: MVDiffusionPipeline, images: Tensor, seeds: list[int], **settings: float) -> Tensor:
     generators = [Generator().manual_seed(seed) for seed in seeds]
-    return pipeline(images, generators=generators, **{"steps": 2, **settings})
+    return pipeline(images, generators=generators, sampling=SamplingConfig(**{"steps": 2, **settings}))
 
 
 def test_saved_pipeline_makes_the_same_views(tiny_pipeline: MVDiffusionPipeline, saved: Path) -> None:
@@ -51,14 +53,16 @@ def test_saved_pipeline_makes_the_same_views(tiny_pipeline: MVDiffusionPipeline,
 
 
 def test_result_depends_on_picture_and_seed_not_on_the_batch(tiny_pipeline: MVDiffusionPipeline) -> None:
-    images = pictures(2)
-    together = sample(tiny_pipeline, images, [3, 4])
-    assert together.shape == (2, 6, 3, 32, 32)
+    images, seeds = pictures(3), [3, 4, 5]
+    together = sample(tiny_pipeline, images, seeds)
+    assert together.shape == (3, 6, 3, 32, 32)
     assert together.min() >= 0
     assert together.max() <= 1
-    for index, seed in enumerate([3, 4]):
+    backwards = sample(tiny_pipeline, images.flip(0), seeds[::-1]).flip(0)
+    torch.testing.assert_close(backwards, together, atol=1e-5, rtol=0)
+    for index, seed in enumerate(seeds):
         alone = sample(tiny_pipeline, images[index : index + 1], [seed])
-        torch.testing.assert_close(together[index], alone[0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(together[index], alone[0], atol=1e-5, rtol=0)
 
 
 def test_without_noise_in_the_steps_guidance_and_seed_still_matter(
@@ -120,8 +124,9 @@ def test_folder_without_prompts_is_refused(saved: Path) -> None:
 
 
 def test_parts_of_different_view_counts_are_refused(tiny_pipeline: MVDiffusionPipeline) -> None:
-    with pytest.raises(CheckpointError, match="do not belong together"):
-        dataclasses.replace(tiny_pipeline, prompt_embeds=tiny_pipeline.prompt_embeds[:4])
+    four = Denoiser(tiny_pipeline.unet, tiny_pipeline.prompt_embeds[:4])
+    with pytest.raises(CheckpointError, match="4 rows for 6 directions; these parts do not belong together"):
+        dataclasses.replace(tiny_pipeline, denoiser=four)
 
 
 def test_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
@@ -144,11 +149,13 @@ def test_scheduler_of_another_objective_is_refused(saved: Path) -> None:
 
 
 def test_conditions_are_dropped_in_three_equal_shares() -> None:
-    condition = Condition(torch.ones(5, 2, 4, 1, 1), torch.ones(5, 2, 6), torch.ones(5, 2, 3, 2))
+    told = torch.arange(2).expand(5, 2), torch.ones(5, 2, 6, 1, 1)
+    condition = Condition(torch.ones(5, 2, 4, 1, 1), torch.ones(5, 2, 6), *told)
     dropped = condition.dropped(torch.tensor([0.05, 0.15, 0.25, 0.35, 0.95]), 0.1)
     assert dropped.class_labels[:, 0, 0].tolist() == [0, 0, 1, 1, 1]
     assert dropped.latents[:, 0, 0, 0, 0].tolist() == [1, 0, 0, 1, 1]
-    assert dropped.prompts.all()
+    assert torch.equal(dropped.prompt_index, told[0])
+    assert torch.equal(dropped.rays, told[1])
 
 
 def test_latents_of_the_mode_are_those_without_posterior_noise(tiny_pipeline: MVDiffusionPipeline) -> None:
@@ -162,7 +169,8 @@ def test_latents_of_the_mode_are_those_without_posterior_noise(tiny_pipeline: MV
 def test_slots_decide_the_number_of_views(tiny_pipeline: MVDiffusionPipeline, tmp_path: Path) -> None:
     two = Slots("rig", (4, 7), Slots.facelift(32).cameras[:2])
     tiny_pipeline.unet.set_views(2, "dense")
-    pipeline = dataclasses.replace(tiny_pipeline, slots=two, prompt_embeds=tiny_pipeline.prompt_embeds[:2])
+    denoiser = Denoiser(tiny_pipeline.unet, tiny_pipeline.prompt_embeds[:2])
+    pipeline = dataclasses.replace(tiny_pipeline, slots=two, denoiser=denoiser)
     assert sample(pipeline, pictures(1), [0]).shape == (1, 2, 3, 32, 32)
     pipeline.save(tmp_path / "two")
     assert MVDiffusionPipeline.load(tmp_path / "two").slots.names == ("camera_4", "camera_7")

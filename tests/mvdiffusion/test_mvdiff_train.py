@@ -10,15 +10,18 @@ from pydantic import ValidationError as WrongConfig
 from safetensors.torch import load_file
 
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError
-from mouse_facelift.mvdiffusion.config import DiffusionConfig, TrainMVDiffConfig, ValidationConfig
+from mouse_facelift.mvdiffusion.config import SamplingConfig, TrainMVDiffConfig
 from mouse_facelift.mvdiffusion.factory import random_pipeline
 from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
 from mouse_facelift.mvdiffusion.slots import Slots
-from mouse_facelift.mvdiffusion.train import MVDiffusionTask, SlotDataset, run
+from mouse_facelift.mvdiffusion.task import MVDiffusionTask, SlotDataset
+from mouse_facelift.mvdiffusion.train import run
 from mouse_facelift.samples.datasets import SampleDataset
 from mouse_facelift.training.checkpoints import write_checkpoint
 
 MakeConfig = Callable[..., TrainMVDiffConfig]
+
+SLOT = {"diffusion": {"conditioning": "slot"}}
 
 
 def test_run_writes_checkpoints_that_inference_loads(train_config: MakeConfig) -> None:
@@ -27,7 +30,9 @@ def test_run_writes_checkpoints_that_inference_loads(train_config: MakeConfig) -
     pipeline = MVDiffusionPipeline.load(output)
     assert pipeline.slots.view_ids == (0, 2, 1, 3)
     assert not (output / "pipeline" / "unet").exists()
-    made = pipeline(torch.ones(1, 3, 32, 32), generators=[torch.Generator().manual_seed(0)], steps=2)
+    assert pipeline.slots.mode == "pose"
+    generators, sampling = [torch.Generator().manual_seed(0)], SamplingConfig(steps=2)
+    made = pipeline(torch.ones(1, 3, 32, 32), generators=generators, sampling=sampling)
     assert made.shape == (1, 4, 3, 32, 32)
     assert (output / "validation" / "step_00000004" / "views_00.png").is_file()
     records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
@@ -55,13 +60,18 @@ def test_averaged_weights_are_exported(train_config: MakeConfig) -> None:
     step = output / "checkpoints" / "step_00000004"
     weights = load_file(step / "weights" / "unet" / "diffusion_pytorch_model.safetensors")
     average = load_file(step / "state" / "ema.safetensors")
-    assert all(torch.equal(weights[key], average[key]) for key in weights)
+    assert all(torch.equal(weights[key], average[f"unet.{key}"]) for key in weights)
 
 
-def test_dry_run_checks_and_writes_nothing(train_config: MakeConfig, tmp_path: Path) -> None:
+def test_dry_run_does_one_step_and_writes_nothing(
+    train_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = train_config()
-    assert run(config, dry_run=True) == config.output
+    with caplog.at_level("INFO"):
+        assert run(config, dry_run=True) == config.output
     assert not config.output.exists()
+    told = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert {"one step", "memory", "time", "disk"} <= set(told)
     absent = train_config(start={"kind": "run", "path": tmp_path / "absent"})
     with pytest.raises(CheckpointError, match="absent"):
         run(absent, dry_run=True)
@@ -88,6 +98,8 @@ def test_resume_refuses_other_slots(train_config: MakeConfig) -> None:
     run(train_config(training={"steps": 2}))
     with pytest.raises(CheckpointError, match=r"trained on views \[0, 2, 1, 3\]"):
         run(train_config(data={"reference_view": 1}))
+    with pytest.raises(CheckpointError, match=r"mode pose; data and settings now give .* mode rig"):
+        run(train_config(diffusion={"conditioning": "slot"}))
 
 
 def test_resume_never_leaves_the_old_run_untouched(train_config: MakeConfig) -> None:
@@ -136,9 +148,9 @@ def test_size_that_the_networks_cannot_halve_is_refused(train_config: MakeConfig
 
 def test_facelift_slots_need_facelift_directions(train_config: MakeConfig) -> None:
     with pytest.raises(DataError, match="slots need"):
-        run(train_config(data={"slots": "facelift"}))
+        run(train_config(data={"slots": "facelift"}, **SLOT))
     with pytest.raises(WrongConfig, match="slots facelift shows camera 0; remove reference_view 2"):
-        train_config(data={"slots": "facelift", "reference_view": 2})
+        train_config(data={"slots": "facelift", "reference_view": 2}, **SLOT)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +174,8 @@ def test_loss_is_a_function_of_batch_and_generator(
     assert torch.equal(loss(1), loss(1))
     assert not torch.equal(loss(1), loss(2))
     loss(1).backward()
-    assert all(parameter.grad is not None for parameter in task.module.parameters())
+    assert all(parameter.grad is not None for parameter in task.pipeline.unet.parameters())
+    assert task.pipeline.prompt_embeds.grad is None
     assert all(parameter.grad is None for parameter in task.pipeline.frozen.vae.parameters())
 
 
@@ -180,12 +193,14 @@ def test_every_parameter_is_trained(
     train_config: MakeConfig, write_samples: Callable[..., Path], tmp_path: Path
 ) -> None:
     task = make_task(train_config(), write_samples(tmp_path / "task", 1))
-    assert all(parameter.requires_grad for parameter in task.module.parameters())
+    frozen = [name for name, parameter in task.module.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["prompt_embeds"]
 
 
 def make_task(config: TrainMVDiffConfig, samples: Path) -> MVDiffusionTask:
     data = SampleDataset.from_list(samples, 32)
-    slots = Slots.rig(data.samples, 32)
+    reference = config.data.reference_view
+    make = Slots.pose if config.diffusion.conditioning == "pose" else Slots.rig
+    slots = make(data.samples, 32, "first" if reference == "random" else reference)
     views = SlotDataset(data, slots)
-    pipeline = random_pipeline(config.start.sizes, slots, seed=0)
-    return MVDiffusionTask(pipeline, views, views, "three_choices", DiffusionConfig(), ValidationConfig())
+    return MVDiffusionTask(random_pipeline(config.start.sizes, slots, seed=0), views, views, config)

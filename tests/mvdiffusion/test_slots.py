@@ -1,17 +1,20 @@
 """What the views mean: canonical directions, or a rig's cameras around the ring."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mouse_facelift.errors import CheckpointError, DataError
 from mouse_facelift.geometry import Camera
-from mouse_facelift.mvdiffusion.slots import Slots, mean_camera, rig_order
+from mouse_facelift.mvdiffusion.slots import FACELIFT_RELATIVE_DEG, Slots, mean_camera, rig_order
 from mouse_facelift.samples.format import read_list, read_sample
 
 ring = st.lists(st.integers(0, 359), min_size=2, max_size=8, unique=True)
@@ -62,6 +65,43 @@ def test_rig_slots_follow_azimuth_not_camera_id(
     for view_id, camera in zip(slots.view_ids, slots.cameras, strict=True):
         np.testing.assert_allclose(camera.w2c, by_id[view_id].w2c, atol=1e-12)
         np.testing.assert_allclose(camera.K[:2], 2 * by_id[view_id].K[:2])
+
+
+def test_pose_slots_are_the_mean_rig_around_the_ring(
+    write_samples: Callable[..., Path], tmp_path: Path
+) -> None:
+    samples = [read_sample(folder) for folder in read_list(write_samples(tmp_path, 2))]
+    slots = Slots.pose(samples, 64, 1)
+    assert (slots.mode, slots.view_ids) == ("pose", (1, 3, 0, 2))
+    np.testing.assert_allclose(slots.prompt_azimuths_deg, [0, 110, 170, 260])
+    slots.save(tmp_path / "slots.json")
+    read = Slots.load(tmp_path / "slots.json")
+    assert (read.mode, read.prompt_azimuths_deg) == ("pose", slots.prompt_azimuths_deg)
+    np.testing.assert_array_equal(read.w2c, slots.w2c)
+
+
+def test_views_of_slots_take_their_own_prompts_and_posed_ones_the_nearest() -> None:
+    slots = Slots.facelift(32)
+    mirrored = torch.from_numpy(slots.w2c[[0, 5, 4, 3, 2, 1]])[None]
+    assert slots.prompt_index(mirrored).tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert replace(slots, mode="pose").prompt_index(mirrored).tolist() == [[0, 5, 4, 3, 2, 1]]
+    assert slots.rays(slots.camera_batch, 4) is None
+
+
+def test_slots_without_the_meaning_of_their_prompts(tmp_path: Path) -> None:
+    """Rows of slot models are their slots'; with poses nobody can know."""
+    path = tmp_path / "slots.json"
+    for mode in ("facelift", "pose"):
+        replace(Slots.facelift(64), mode=mode).save(path)
+        content = json.loads(path.read_text())
+        del content["prompt_azimuths_deg"]
+        path.write_text(json.dumps(content))
+        if mode == "pose":
+            with pytest.raises(CheckpointError, match=r"slots\.json: mode pose without prompt_azimuths_deg"):
+                Slots.load(path)
+        else:
+            found = np.array(Slots.load(path).prompt_azimuths_deg)
+            np.testing.assert_allclose(found, np.array(FACELIFT_RELATIVE_DEG) % 360, atol=1e-9)
 
 
 def test_unknown_reference_view_is_named(write_samples: Callable[..., Path], tmp_path: Path) -> None:

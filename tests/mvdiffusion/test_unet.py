@@ -145,9 +145,46 @@ def test_learned_reference_channels_are_never_zeroed(saved: Path, tiny_pipeline:
     assert unet.conv_in.weight[:, 4:].abs().min() > 0
 
 
-def test_other_numbers_of_input_channels_are_refused() -> None:
+def test_other_numbers_of_input_channels_are_refused(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="9 input channels"):
-        widen_conv_in({"conv_in.weight": torch.zeros(16, 9, 3, 3)})
+        widen_conv_in({"conv_in.weight": torch.zeros(16, 9, 3, 3)}, 14)
+    edit_config(saved, in_channels=9)
+    with pytest.raises(CheckpointError, match="takes 9 input channels"):
+        MultiViewUNet.from_pretrained(saved, widen=True)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_rays_get_zero_channels_and_the_others_are_untouched(
+    saved: Path, tiny_pipeline: MVDiffusionPipeline, plain: bool
+) -> None:
+    state = dict(tiny_pipeline.unet.state_dict())
+    found = state["conv_in.weight"][:, : 4 if plain else 8].clone()
+    write_bin(saved, state | {"conv_in.weight": found})
+    edit_config(saved, in_channels=found.shape[1])
+    unet = MultiViewUNet.from_pretrained(saved, widen=plain, pose=True)
+    assert torch.equal(unet.conv_in.weight[:, : found.shape[1]], found)
+    assert not unet.conv_in.weight[:, found.shape[1] :].any()
+    assert unet.has_pose
+    unet.save_pretrained(saved)
+    assert json.loads((saved / "config.json").read_text())["in_channels"] == 14
+
+
+def test_rays_cannot_be_taken_away_again(saved: Path) -> None:
+    pose = MultiViewUNet.from_pretrained(saved, pose=True)
+    pose.save_pretrained(saved)
+    assert same_weights(MultiViewUNet.from_pretrained(saved), pose)
+    with pytest.raises(CheckpointError, match=r"trained with diffusion\.conditioning=pose"):
+        MultiViewUNet.from_pretrained(saved, pose=False)
+
+
+def test_attention_learns_the_number_of_views_without_a_change_of_the_config(
+    tiny_pipeline: MVDiffusionPipeline,
+) -> None:
+    unet = tiny_pipeline.unet
+    unet.attend_across(3)
+    counts = {p.num_views for name, p in unet.attn_processors.items() if "attn1" in name}
+    assert counts == {3}
+    assert unet.num_views == 6
 
 
 class Bomb:

@@ -30,7 +30,7 @@ def fitted(steps: int) -> tuple[FrozenParts, float]:
 
 
 def test_short_fit_reconstructs_and_gives_latents_unit_variance() -> None:
-    frozen, psnr = fitted(120)
+    frozen, psnr = fitted(60)
     assert psnr > 22
     latents = frozen.encode(discs(48))
     assert latents.std().item() == pytest.approx(1, abs=0.02)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mouse_facelift.errors import DataError
 from mouse_facelift.geometry import Camera
-from mouse_facelift.samples.datasets import SampleDataset, composite, resize_view
+from mouse_facelift.samples import datasets
+from mouse_facelift.samples.datasets import EightBitSamples, MemorySource, SampleDataset, as_floats, composite, resize_rgba
 from mouse_facelift.samples.format import write_sample
 
 
@@ -36,10 +37,9 @@ def test_resizing_averages_colours_by_alpha_so_no_background_bleeds_in() -> None
     picture[:, :2] = (200, 100, 50, 255)
     picture[:, 2:] = (255, 255, 255, 0)
     picture[1::2, 0] = (200, 100, 50, 0)
-    small, camera = resize_view(picture, Camera.look_at((3, 0, 0), (0, 0, 0), 4, 4), 2)
-    assert np.allclose(small[0, 0], np.array([200, 100, 50, 0.75 * 255]) / 255, atol=1e-6)
-    assert np.allclose(small[0, 1, 3], 0)
-    assert camera.width == 2
+    small = resize_rgba(picture, 2)
+    assert small[0, 0].tolist() == [200, 100, 50, 191]
+    assert small[0, 1].tolist() == [255, 255, 255, 0]
 
 
 @given(x=st.integers(4, 27), y=st.integers(4, 27), factor=st.sampled_from([2, 4]))
@@ -47,12 +47,12 @@ def test_a_dot_lands_where_the_resized_camera_sees_it(x: int, y: int, factor: in
     camera = Camera.look_at((3, 0.2, 0.4), (0, 0, 0), 40, 32)
     picture = np.zeros((32, 32, 4), np.uint8)
     picture[y, x] = 255
-    small, resized = resize_view(picture, camera, 32 // factor)
-    weights = small[..., 3]
+    size = 32 // factor
+    weights = resize_rgba(picture, size)[..., 3].astype(float)
     rows, columns = np.mgrid[: weights.shape[0], : weights.shape[1]] + 0.5
     found = np.array([(weights * columns).sum(), (weights * rows).sum()]) / weights.sum()
     ray = np.linalg.inv(camera.K) @ (x + 0.5, y + 0.5, 1)
-    expected, _ = resized.project(camera.center + camera.R.T @ ray)
+    expected, _ = camera.resized(size, size)[0].project(camera.center + camera.R.T @ ray)
     assert np.abs(found - expected).max() <= 0.5 * (1 - 1 / factor) + 1e-6
 
 
@@ -74,6 +74,27 @@ def test_view_without_animal_is_an_error_with_its_file(tmp_path: Path) -> None:
         SampleDataset([tmp_path / "s"], 8)[0]
 
 
-def test_cached_items_are_decoded_once(tmp_path: Path) -> None:
-    dataset = SampleDataset(make_samples(tmp_path, 1, [0]), 32, cache=True)
-    assert dataset[0] is dataset[0]
+def test_pictures_kept_in_memory_are_decoded_once_and_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = SampleDataset(make_samples(tmp_path, 1, [0, 1]), 16)
+    decoded = dataset[0]["rgba"]
+    dataset.source = MemorySource(dataset)
+    assert torch.equal(dataset[0]["rgba"], decoded)
+    monkeypatch.setattr(datasets, "load_pictures", None)
+    assert torch.equal(dataset[0]["rgba"], decoded)
+
+
+def test_eight_bit_items_become_the_same_floats(tmp_path: Path) -> None:
+    dataset = SampleDataset(make_samples(tmp_path, 1, [0]), 32)
+    item, stored = dataset[0], EightBitSamples(dataset)[0]
+    assert stored["rgba"].dtype == torch.uint8 and stored["rgba"].is_contiguous()
+    floats = as_floats(stored)
+    assert floats["id"] == item["id"]
+    assert all(torch.equal(floats[key], item[key]) for key in ("rgba", "K", "w2c", "view_ids"))
+    assert torch.equal((floats["rgba"] * 255).round().to(torch.uint8), stored["rgba"])
+
+
+def test_every_eight_bit_number_becomes_the_nearest_float() -> None:
+    numbers = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(as_floats({"x": numbers})["x"], (numbers.double() / 255).float())

@@ -12,14 +12,41 @@ from mouse_facelift.training.sampler import StepSampler, spread_evenly, step_gen
     batch=st.integers(1, 5),
     passes=st.integers(1, 20),
     start=st.integers(0, 20),
+    world=st.integers(1, 3),
     seed=st.integers(0, 3),
 )
 def test_resumed_order_is_the_rest_of_the_undisturbed_one(
-    size: int, batch: int, passes: int, start: int, seed: int
+    size: int, batch: int, passes: int, start: int, world: int, seed: int
 ) -> None:
-    whole = list(StepSampler(size, batch, passes, seed=seed))
-    assert list(StepSampler(size, batch, passes, start, seed)) == whole[start:]
-    assert len(whole) == passes
+    start = min(start, passes)
+    for rank in range(world):
+        whole = list(StepSampler(size, batch, passes, 0, seed, rank, world))
+        seen = start * batch * world
+        assert list(StepSampler(size, batch, passes - start, seen, seed, rank, world)) == whole[start:]
+        assert len(whole) == passes
+
+
+def dealt(size: int, batch: int, passes: int, position: int, world: int) -> list[int]:
+    """What all ranks see, in the order of the endless sequence."""
+    ranks = [
+        list(StepSampler(size, batch, passes, position, rank=rank, world=world)) for rank in range(world)
+    ]
+    return [sample for number in range(passes) for rank in ranks for sample in rank[number]]
+
+
+@given(
+    size=st.integers(1, 13),
+    parts=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 6)), max_size=4),
+)
+def test_every_epoch_holds_every_sample_once_however_often_world_and_batch_change(
+    size: int, parts: list[tuple[int, int, int]]
+) -> None:
+    seen: list[int] = []
+    for world, batch, passes in parts:
+        seen += dealt(size, batch, passes, len(seen), world)
+    seen += dealt(size, 1, -len(seen) % size, len(seen), 1)
+    for epoch in range(0, len(seen), size):
+        assert sorted(seen[epoch : epoch + size]) == list(range(size))
 
 
 @given(size=st.integers(1, 13), world=st.integers(1, 4), seed=st.integers(0, 3))

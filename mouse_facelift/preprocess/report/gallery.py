@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..parallel import bounded_map, worker_count
+from ...parallel import bounded_map, worker_count
 from ..quality import QualityRow
 from .figures import Table, level
 from .markup import Markup, tag

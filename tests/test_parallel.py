@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mouse_facelift.preprocess.parallel import bounded_map
+from mouse_facelift.parallel import bounded_map
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -1,0 +1,71 @@
+"""Training samples, their pictures cached as the configuration says; all processes of a run together."""
+
+from pathlib import Path
+
+from accelerate.utils import broadcast_object_list
+
+from ..samples.cache import FOLDER, SampleCache
+from ..samples.datasets import MemorySource, SampleDataset
+from ..samples.keys import MEMO_FILE, PictureKeys
+from .config import TrainingConfig
+from .process import local_processes, this_process
+
+
+def open_samples(
+    path: Path, image_size: int, limit: int, training: TrainingConfig, dry_run: bool = False
+) -> SampleDataset:
+    """The samples of a list, the first `limit` of them if that is not 0.
+
+    Args:
+        path: The list file.
+        image_size: Side of the pictures handed out.
+        limit: Most samples; 0 takes all.
+        training: `sample_cache` and its folder.
+        dry_run: Only look whether a cache on disk could be made; write nothing.
+
+    Raises:
+        DataError: the list or a sample cannot be used.
+        ConfigError: the cache does not fit on the disk.
+    """
+    samples = SampleDataset.from_list(path, image_size, limit)
+    if training.sample_cache == "memory":
+        samples.source = MemorySource(samples)
+    elif training.sample_cache == "disk":
+        folder = training.sample_cache_folder or path.parent / FOLDER
+        cache_pictures(samples, folder, dry_run)
+    return samples
+
+
+def cache_pictures(samples: SampleDataset, folder: Path, dry_run: bool = False) -> None:
+    """Make the cache of a data set in a folder, as far as it is not there, and read from it from now on.
+
+    All processes of a run must call this together.
+
+    Args:
+        samples: The data set.
+        folder: Where caches lie.
+        dry_run: Only check the space; go on decoding files.
+
+    Raises:
+        DataError: a sample cannot be read.
+        ConfigError: the cache does not fit on the disk.
+    """
+    process = this_process()
+    keys: list[list[str]] = [[]]
+    if process.is_main_process:
+        pictures = PictureKeys(samples.samples, folder / MEMO_FILE)
+        keys = [pictures.keys]
+        if not dry_run:
+            pictures.save()
+    broadcast_object_list(keys)
+    cache = SampleCache(samples, keys[0], folder)
+    if dry_run:
+        cache.check_space()
+        return
+    cache.build(process.process_index, process.num_processes)
+    process.wait_for_everyone()
+    if process.num_processes > 1:
+        # Machines without a common disk lack what others have made.
+        cache.build(process.local_process_index, local_processes())
+        process.wait_for_everyone()
+    samples.source = cache

@@ -1,0 +1,77 @@
+"""What can be known to fail before any weights are read: libraries, devices, the output's folder."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..files import nearest_existing
+from .checkpoints import checkpoint_to_resume, enclosing_run
+from .config import OptimizerConfig, TrainingConfig
+from .lock import locked
+from .logging import check_loggers
+from .optimizer import check_optimizer
+from .process import this_process
+from .sharding import check_sharding
+
+
+@contextlib.contextmanager
+def run_folder(
+    optimizer: OptimizerConfig, training: TrainingConfig, output: Path, dry_run: bool = False
+) -> Iterator[None]:
+    """Refuse a run that cannot begin; else no other trainer may use its folder for the duration of a block.
+
+    For trainers to enter first of all.
+
+    Args:
+        optimizer: As for `fit`.
+        training: As for `fit`.
+        output: The run's folder.
+        dry_run: Nothing will be written: lock nothing.
+
+    Raises:
+        ConfigError: the optimizer is for other devices or does not go with `training.fsdp`, `output` cannot
+            be written to, lies in a checkpoint or is another trainer's, or it holds checkpoints that
+            `training.resume` does not mean.
+        CheckpointError: what `training.resume` names holds no complete checkpoint.
+        DependencyError: a library is missing.
+    """
+    check_optimizer(optimizer, this_process().device)
+    check_sharding(training, optimizer)
+    check_loggers(training)
+    check_output(output)
+    alone = this_process().is_main_process and not dry_run
+    with locked(output.resolve()) if alone else contextlib.nullcontext():
+        checkpoint_to_resume(output.resolve(), training.resume)
+        yield
+
+
+def check_output(output: Path) -> None:
+    """Refuse a folder that no run can have.
+
+    Raises:
+        ConfigError: it is a file, cannot be written to, or lies in a checkpoint, with which it would be
+            deleted one day.
+    """
+    existing, absolute = nearest_existing(output), output.absolute()
+    for place in (absolute, *absolute.parents):
+        if place.is_symlink() and not place.exists():
+            raise ConfigError(
+                f"output: {place} is a link to {place.readlink()}, which does not exist. Make that folder, "
+                "or choose another output."
+            )
+    if not existing.is_dir():
+        raise ConfigError(
+            f"output: {existing} is a file, expected a folder or nothing. Choose another output."
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"output: {existing} cannot be written to. Check its permissions, or choose another."
+        )
+    run = enclosing_run(output)
+    if run is not None:
+        raise ConfigError(
+            f"output: {absolute} lies among the checkpoints of the run {run}, which are deleted one day. "
+            "Give the run itself to continue it, or choose another output."
+        )

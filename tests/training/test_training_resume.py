@@ -1,0 +1,197 @@
+"""What a run may continue from, and how differences are told."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forgetful_toy import Forgetful, steps, tensors, train
+
+from mouse_facelift.errors import CheckpointError, DataError
+from mouse_facelift.geometry import Camera
+from mouse_facelift.samples.format import write_list, write_sample
+from mouse_facelift.training.checkpoints import checkpoint_folder, list_checkpoints
+from mouse_facelift.training.resume import data_identity
+
+HERE = Path(__file__).parent
+
+
+def write_data(folder: Path, samples: int = 3, views: int = 2, distance: float = 2.7) -> Path:
+    cameras = [Camera.look_at((distance, 0, z), (0, 0, 0), 8.0, 8) for z in range(views)]
+    names = [folder / f"sample_{number}" for number in range(samples)]
+    for name in names:
+        write_sample(name, [np.full((8, 8, 4), 255, np.uint8)] * views, cameras, range(views))
+    (folder / "manifest.json").write_text(json.dumps({"identity": {"inputs": {"1.mp4": "abc"}}}))
+    write_list(folder / "train.txt", names)
+    return folder / "train.txt"
+
+
+def digest(path: Path) -> str:
+    return data_identity([path])[str(path)]["sha256"]
+
+
+def test_same_samples_are_the_same_data_however_they_are_written_and_wherever_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_data(tmp_path / "data")
+    expected = digest(path)
+    monkeypatch.chdir(tmp_path)
+    assert digest(Path("data/train.txt")) == expected
+    path.write_text("\n".join(str(tmp_path / "data" / f"sample_{n}/") for n in range(3)) + "\n\n")
+    assert digest(path) == expected
+    shutil.copytree(tmp_path / "data", tmp_path / "moved")
+    write_list(tmp_path / "moved" / "other name.txt", sorted((tmp_path / "moved").glob("sample_*")))
+    assert digest(tmp_path / "moved" / "other name.txt") == expected
+
+
+def test_other_samples_order_cameras_or_recording_are_other_data(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "data")
+    found = {digest(path), digest(write_data(tmp_path / "cameras", distance=3.0))}
+    lines = path.read_text().splitlines(keepends=True)
+    for other in (lines[::-1], lines[:2]):
+        path.write_text("".join(other))
+        found.add(digest(path))
+    path.write_text("".join(lines))
+    (tmp_path / "data" / "manifest.json").write_text("{}")
+    found.add(digest(path))
+    assert len(found) == 5
+
+
+def test_garbled_cameras_are_told(tmp_path: Path) -> None:
+    path = write_data(tmp_path)
+    (tmp_path / "sample_0" / "opencv_cameras.json").write_text("[]")
+    with pytest.raises(DataError, match=r"sample_0/opencv_cameras\.json: not a readable"):
+        data_identity([path])
+
+
+def test_run_goes_on_with_its_data_moved_and_its_folder_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_data(tmp_path / "data")
+    whole = train(tmp_path / "whole", steps=4, train_list=path)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", Forgetful(interrupt_at=2), steps=4, train_list=path)
+    for name in ("data", "run"):
+        (tmp_path / name).rename(tmp_path / f"{name} elsewhere")
+    monkeypatch.chdir(tmp_path)
+    run = train(Path("run elsewhere"), steps=4, train_list=Path("data elsewhere/train.txt"))
+    expected, found = (tensors(list_checkpoints(folder)[-1]) for folder in (whole, run))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_other_data_under_the_same_name_is_refused_with_the_difference(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "data")
+    run = train(tmp_path / "run", steps=2, train_list=path)
+    shutil.rmtree(path.parent)
+    write_data(path.parent, samples=5, views=3)
+    message = r"data\.train_list: then .*train\.txt \(3 samples of 2 views, .*now .*\(5 samples of 3 views"
+    with pytest.raises(CheckpointError, match=message):
+        train(run, steps=4, train_list=path)
+
+
+def test_other_model_command_and_missing_data_are_told_in_one_message(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "data")
+    run = train(tmp_path / "run", steps=2, train_list=path)
+    manifest = checkpoint_folder(run, 2) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"command": "toy"', '"command": "train-mvdiff"'))
+    with pytest.raises(CheckpointError) as refusal:
+        train(run, Forgetful(5), steps=4, width=5)
+    assert "command: then train-mvdiff, now toy" in str(refusal.value)
+    assert "width: then 4, now 5" in str(refusal.value)
+    assert "data.train_list: then" in str(refusal.value) and "now None" in str(refusal.value)
+
+
+def test_state_of_an_older_version_is_refused_and_its_weights_are_offered(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=2)
+    manifest = checkpoint_folder(run, 2) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(CheckpointError, match=r"has format 1.*Start from its weights"):
+        train(run, steps=4)
+
+
+def test_auto_says_what_it_found_and_took(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run = train(tmp_path / "run", steps=4)
+        assert f"{run}: holds no checkpoints; starting from step 0 (resume=auto)" in caplog.text
+        train(run, steps=6)
+    assert f"{run}: holds checkpoints of steps 2 to 4 (2)" in caplog.text
+    taken = (
+        r"step_00000004: continuing from step 4 of 6, written [\d.e-]+ s ago: the newest complete one there"
+    )
+    assert re.search(taken, caplog.text)
+
+
+def test_copied_checkpoint_starts_a_branch_elsewhere(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=2)
+    shutil.copytree(checkpoint_folder(run, 2), tmp_path / "backup")
+    branch = train(tmp_path / "branch", steps=4, resume=str(tmp_path / "backup"))
+    assert steps(branch) == [4]
+    assert (tmp_path / "backup" / "manifest.json").is_file()
+
+
+def test_epoch_is_finished_exactly_with_another_batch_and_the_change_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = Forgetful(), Forgetful()
+    train(tmp_path / "run", first, steps=2)
+    train(tmp_path / "run", second, steps=3, batch_size=3)
+    assert sorted(first.seen + second.seen) == [f"point_{number}" for number in range(7)]
+    assert "then 1 processes with 2 samples a step, now 1 with 3" in caplog.text
+
+
+WORLDS = """
+import json
+import os
+import sys
+from pathlib import Path
+
+from forgetful_toy import Forgetful, train
+
+folder, rank, steps = Path(sys.argv[1]), os.environ.get("RANK", "0"), int(sys.argv[2])
+task = Forgetful()
+train(folder / "run", task, steps=steps, batch_size=1)
+(folder / f"seen_{steps}_{rank}.json").write_text(json.dumps(task.seen))
+"""
+
+
+def test_epoch_is_finished_exactly_with_another_number_of_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(WORLDS)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    logs = []
+    for launch, last in ((launcher, "2"), ([], "5")):
+        done = subprocess.run(
+            [sys.executable, *launch, str(script), str(tmp_path), last],
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        logs.append(done.stderr)
+    seen = [name for path in tmp_path.glob("seen_*.json") for name in json.loads(path.read_text())]
+    # Two steps of two processes, then three of one, on seven samples.
+    assert sorted(seen) == [f"point_{number}" for number in range(7)]
+    assert "then 2 processes with 2 samples a step, now 1 with 1" in logs[1]
+    manifests = {item.step: item.manifest for item in list_checkpoints(tmp_path / "run")}
+    assert (manifests[2]["world_size"], manifests[5]["world_size"]) == (2, 1)
+
+
+def test_manifest_says_what_made_it(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "data")
+    manifest = list_checkpoints(train(tmp_path / "run", steps=2, train_list=path))[0].manifest
+    assert manifest["step"] == 2 and manifest["command"] == "toy" and manifest["world_size"] == 1
+    assert manifest["data"] == data_identity([path])
+    assert len(manifest["config_sha256"]) == 64 and "git_revision" in manifest
+    assert {"state/model.safetensors", "state/ema.safetensors", "state/optimizer.pt", "state/rng.pt"} < set(
+        manifest["files"]
+    )
