@@ -391,7 +391,12 @@ def main() -> None:
     """Console script. A cluster's or a container's SIGTERM and a scheduler's warning clean up like Ctrl-C."""
     for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(which, _interrupt)
-    app(prog_name="mfl")
+    try:
+        app(prog_name="mfl")
+    finally:
+        # All is told and written: nothing is left that a signal could spoil.
+        for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(which, signal.SIG_DFL)
 
 
 _interruptions: list[Interrupted] = []

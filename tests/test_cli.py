@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import Field
 
 from mouse_facelift import __version__, cli, progress
 from mouse_facelift.config import Config, describe, load_config
 from mouse_facelift.errors import DataError
+from mouse_facelift.geometry import Camera
+from mouse_facelift.samples.format import write_list, write_sample
+from mouse_facelift.training import launch
 
 Outcome = tuple[int, str, str]
 Call = Callable[..., Outcome]
@@ -230,3 +234,29 @@ def test_mode_flag_is_the_mode_key() -> None:
     model = cli._load(cli.SUBCOMMANDS["infer"].config)
     config = load_config(model, None, ["gslrm=a", "input=b", "output=c", "mvdiffusion=d", "mode=e2e"])
     assert config.mode == "e2e"
+
+
+def test_cache_decodes_pictures_once_for_all_trainings(mfl: Call, tmp_path: Path) -> None:
+    camera = Camera.look_at((2.7, 0, 0), (0, 0, 0), 30, 16)
+    pictures = [np.full((16, 16, 4), 200, np.uint8)]
+    write_list(tmp_path / "list.txt", [write_sample(tmp_path / "s", pictures, [camera], [0]).folder])
+    code, out, _ = mfl("cache", str(tmp_path / "list.txt"), "--size", "8")
+    assert (code, out) == (
+        0,
+        f"{tmp_path / 'list.txt'}: 1 samples at 8 px are in {tmp_path / 'sample_cache'}\n",
+    )
+    assert len(list((tmp_path / "sample_cache").glob("*.safetensors"))) == 1
+
+
+def test_gpus_start_the_same_command_in_as_many_processes(
+    mfl: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(launch, "launch", lambda gpus, given: asked.append((gpus, given)) or (143, "ended"))
+    (tmp_path / "c.yaml").write_text("output: run")
+    arguments = ["--config", str(tmp_path / "c.yaml"), "--overfit", "1", "data.train_list=x"]
+    assert mfl("train-gslrm", "--gpus", "3", *arguments) == (143, "", "ended\n")
+    expected = ["train-gslrm", "--config", str(tmp_path / "c.yaml"), "data.train_list=x", "overfit=1"]
+    assert asked == [(3, expected)]
+    assert mfl("train-gslrm", "--gpus", "3", "outptu=x")[0] == 2
+    assert len(asked) == 1

@@ -14,6 +14,7 @@ from ..geometry.rays import CameraBatch, select_views
 from ..metrics import psnr
 from ..pictures import contact_sheet, write_png
 from ..samples.datasets import EightBitSamples, SampleDataset, as_floats, composite
+from ..samples.format import read_list
 from ..training.data import open_samples
 from ..training.loop import fit, seed_everything
 from ..training.preflight import run_folder
@@ -51,7 +52,7 @@ def run(config: TrainGSLRMConfig, dry_run: bool = False) -> Path:
         CheckpointError: the start weights cannot be used.
         DependencyError: adapters are asked for and peft is not installed, or the optimizer's library.
     """
-    with run_folder(config.optimizer, config.training, config.output, dry_run):
+    with run_folder(COMMAND, config.optimizer, config.training, config.output, dry_run):
         return _run(config, dry_run)
 
 
@@ -82,6 +83,9 @@ def _run(config: TrainGSLRMConfig, dry_run: bool) -> Path:
 def _inputs(config: TrainGSLRMConfig, weights: Path | None) -> list[Path]:
     """Files whose hashes are kept. A missing one is told, before anything large is read."""
     files = sorted({config.data.train_list, config.data.val_list or config.data.train_list})
+    for path in files:
+        # Without use in overfit, but part of the run's record.
+        read_list(path)
     if weights is not None:
         files.append(weights)
     loss = config.loss

@@ -52,6 +52,11 @@ class InferConfig(Config):
         1.0, ge=0, le=1, description="Grey level behind the animal; 1 (white) in mode e2e."
     )
     diffusion: SamplingConfig = Field(SamplingConfig(), description="Sampling of MVDiffusion.")
+    batch_size: int = Field(
+        1,
+        ge=1,
+        description="Samples whose views MVDiffusion makes at once (mode e2e); more use a large GPU better.",
+    )
     compile: bool = Field(
         False,
         description="Compile MVDiffusion with torch.compile (mode e2e): minutes at the start, then less time "
@@ -75,8 +80,12 @@ class InferConfig(Config):
     @model_validator(mode="after")
     def _fits_the_mode(self) -> Self:
         if self.mode == "direct":
-            if self.mvdiffusion is not None or self.compile:
-                given = "compile" if self.mvdiffusion is None else "mvdiffusion"
+            unused = {
+                "mvdiffusion": self.mvdiffusion is not None,
+                "compile": self.compile,
+                "batch_size": self.batch_size > 1,
+            }
+            for given in (name for name, is_set in unused.items() if is_set):
                 raise ValueError(f"mode direct does not use {given}; remove it or set mode=e2e")
             if self.reference_view is not None:
                 raise ValueError("mode direct has no reference_view; set input_views, or mode=e2e")

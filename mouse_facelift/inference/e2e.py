@@ -1,6 +1,7 @@
 """End-to-end mode: one view, MVDiffusion makes the others, GS-LRM reconstructs from all of them."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,15 @@ class SlotCameras:
     w2c: Tensor
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What MVDiffusion is asked for: the shown view, on white [3, S, S], and the cameras, its own first."""
+
+    shown: int
+    picture: Tensor
+    cameras: SlotCameras
+
+
 class EndToEnd:
     """MVDiffusion followed by GS-LRM, as a function from views to a reconstruction.
 
@@ -71,31 +81,52 @@ class EndToEnd:
 
     def __call__(self, views: Views) -> Reconstruction:
         """Look at the reference view only; the other views serve the metrics alone."""
+        return next(self.together([views]))
+
+    def together(self, batch: Sequence[Views]) -> Iterator[Reconstruction]:
+        """The same of several samples, of which MVDiffusion makes those with equally many views at once."""
+        requests = [self._request(views) for views in batch]
+        for request, generated in zip(requests, self._generate(requests), strict=True):
+            yield self._reconstruct(request, generated)
+
+    def _request(self, views: Views) -> _Request:
         slots, shown = self.pipeline.slots, views.view_ids[0]
         if views.K is not None:
             shown = choose_reference(slots, self.config.reference_view, views.view_ids)
         reference = views.position(shown)
         picture = composite(views.rgba[reference], BACKGROUND)
-        cameras = slot_cameras(slots, views, reference)
-        generated = self._generate(_resized(picture[None], self.image_size), cameras)
-        size = self.config.image_size or self.image_size
+        shown_picture = _resized(picture[None], self.image_size)[0]
+        return _Request(shown, shown_picture, slot_cameras(slots, views, reference))
+
+    def _reconstruct(self, request: _Request, generated: Tensor) -> Reconstruction:
+        size, cameras = self.config.image_size or self.image_size, request.cameras
         K = cameras.K.clone()
         K[:, :2] *= size / self.image_size
         # Silhouettes first: resizing mixes the animal into pixels around it, and all of them would count.
         pictures = torch.cat([generated, estimate_silhouettes(generated, BACKGROUND)], dim=1)
         gaussians = reconstruct(self.model, _resized(pictures, size), K, cameras.w2c)
         filtered, report = filter_gaussians(gaussians, self.config.filter)
-        return Reconstruction(filtered, report, (shown,), generated, cameras.view_ids)
+        return Reconstruction(filtered, report, (request.shown,), generated, cameras.view_ids)
 
-    def _generate(self, picture: Tensor, cameras: SlotCameras) -> Tensor:
-        """[1, 3, S, S] -> [V, 3, S, S], both on white."""
-        # One generator a sample: a result depends neither on the order of samples nor on their number.
-        generator = torch.Generator().manual_seed(self.config.seed)
-        told = CameraBatch(cameras.K[None], cameras.w2c[None])
+    def _generate(self, requests: Sequence[_Request]) -> list[Tensor]:
+        """Views on white, in the order of the requests. [V, 3, S, S] each"""
+        equal: defaultdict[int, list[int]] = defaultdict(list)
+        for position, request in enumerate(requests):
+            equal[len(request.cameras.view_ids)].append(position)
+        made: dict[int, Tensor] = {}
+        for positions in equal.values():
+            made |= zip(positions, self._sample([requests[i] for i in positions]), strict=True)
+        return [made[position] for position in range(len(requests))]
+
+    def _sample(self, requests: Sequence[_Request]) -> Tensor:
+        """Views of requests with equally many cameras. [B, V, 3, S, S]"""
+        cameras = [request.cameras for request in requests]
+        told = CameraBatch(torch.stack([c.K for c in cameras]), torch.stack([c.w2c for c in cameras]))
         try:
-            generated = self.pipeline(
-                picture.to(self.device),
-                generators=[generator],
+            return self.pipeline(
+                torch.stack([request.picture for request in requests]).to(self.device),
+                # One a sample: a result depends neither on the order of samples nor on their number.
+                generators=[torch.Generator().manual_seed(self.config.seed) for _ in requests],
                 sampling=self.config.diffusion,
                 cameras=told if self.pipeline.slots.mode == "pose" else None,
             )
@@ -105,7 +136,6 @@ class EndToEnd:
                 f"compile=true, but PyTorch cannot compile here ({reason}). Install a C++ compiler, or leave "
                 "compile=false."
             ) from error
-        return generated[0]
 
 
 def choose_reference(slots: Slots, wanted: int | None, view_ids: Sequence[int]) -> int:
@@ -142,6 +172,11 @@ def choose_reference(slots: Slots, wanted: int | None, view_ids: Sequence[int]) 
                 "that was trained on this rig, or with diffusion.conditioning=pose, which takes any cameras."
             )
     if slots.mode == "pose":
+        if len(view_ids) == 1:
+            raise DataError(
+                "has one camera, MVDiffusion makes views for 2 to 16. Give the picture instead of the "
+                "sample: the others then stand where the training's stood."
+            )
         check_view_count(len(view_ids), "the cameras to make views for")
     if wanted is None:
         return trained if trained in view_ids else view_ids[0]

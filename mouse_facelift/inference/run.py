@@ -1,8 +1,9 @@
 """`mfl infer`: load the models once, reconstruct every sample, keep what is finished."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,13 +56,17 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
     if dry_run:
         log.info("%d samples to reconstruct; weights and cameras are in order", len(sources))
         return config.output
-    means = []
-    for source in track(sources, f"infer {config.mode}"):
-        if output.is_finished(source):
-            log.info("%s: finished already, kept", output.folder(source))
-            means.append(output.finished_means(source))
-        else:
-            means.append(_process(config, source, models, output, record))
+    finished = [source for source in sources if output.is_finished(source)]
+    for source in finished:
+        log.info("%s: finished already, kept", output.folder(source))
+    means = [output.finished_means(source) for source in finished]
+    left = [source for source in sources if source not in finished]
+    results = _reconstructions(config, left, models)
+    for source in track(left, f"infer {config.mode}"):
+        views, result = next(results)
+        output.begin(record)
+        with atomic_folder(output.folder(source)) as temporary:
+            means.append(write_results(temporary, views, result, config))
     record.lap("samples")
     overall = _mean_over_samples(means)
     if overall:
@@ -88,12 +93,12 @@ class Models:
     """What reconstructs.
 
     Attributes:
-        reconstruct: From the views of a sample to the Gaussians.
+        reconstruct: From the views of some samples to the Gaussians of each.
         shown_size: Side at which it wants the views; None takes them as they are.
         size: Side at which its result is rendered and measured, likewise.
     """
 
-    reconstruct: Callable[[Views], Reconstruction]
+    reconstruct: Callable[[Sequence[Views]], Iterator[Reconstruction]]
     shown_size: int | None
     size: int | None
 
@@ -103,11 +108,11 @@ def _load_models(config: InferConfig, weights: Path, device: torch.device) -> Mo
     if device.type == "cuda":
         model.hold_weights(INFERENCE_DTYPE)
     if config.mvdiffusion is None:
-        return Models(Direct(config, model), config.image_size, config.image_size)
+        return Models(partial(map, Direct(config, model)), config.image_size, config.image_size)
     from .e2e import EndToEnd
 
     end_to_end = EndToEnd(config, model, device)
-    return Models(end_to_end, end_to_end.image_size, config.image_size or end_to_end.image_size)
+    return Models(end_to_end.together, end_to_end.image_size, config.image_size or end_to_end.image_size)
 
 
 def _pin_checkpoint(config: InferConfig) -> InferConfig:
@@ -163,24 +168,30 @@ def _trained_files(config: InferConfig) -> Iterable[Path]:
             yield trained / SLOTS_FILE
 
 
-def _process(
-    config: InferConfig, source: Source, models: Models, output: OutputFolder, record: Run
-) -> dict[str, float]:
-    views, result = _reconstruct(config, source, models)
-    output.begin(record)
-    with atomic_folder(output.folder(source)) as temporary:
-        return write_results(temporary, views, result, config)
+def _reconstructions(
+    config: InferConfig, sources: Sequence[Source], models: Models
+) -> Iterator[tuple[Views, Reconstruction]]:
+    """Of each sample: its views at the size at which the result is to be measured, and the result."""
+    for start in range(0, len(sources), config.batch_size):
+        batch = sources[start : start + config.batch_size]
+        results = models.reconstruct([_read(source, models.shown_size, config) for source in batch])
+        for source in batch:
+            try:
+                result = next(results)
+            except DataError as error:
+                raise _named(error, source) from None
+            _warn(source, result)
+            yield _read(source, models.size, config), result
 
 
-def _reconstruct(config: InferConfig, source: Source, models: Models) -> tuple[Views, Reconstruction]:
-    """The views at the size at which the result is to be measured, and the result."""
+def _read(source: Source, size: int | None, config: InferConfig) -> Views:
     try:
-        views = source.read(models.shown_size, config.image_fill)
-        result = models.reconstruct(views)
-        if models.size != models.shown_size:
-            views = source.read(models.size, config.image_fill)
+        return source.read(size, config.image_fill)
     except DataError as error:
         raise _named(error, source) from None
+
+
+def _warn(source: Source, result: Reconstruction) -> None:
     if len(result.gaussians) == 0:
         log.warning("%s: no Gaussians are left after filtering; look at filter.min_opacity.", source.name)
     elif result.report.opacity_cut > MUCH_CUT:
@@ -189,7 +200,6 @@ def _reconstruct(config: InferConfig, source: Source, models: Models) -> tuple[V
             source.name,
             100 * result.report.opacity_cut,
         )
-    return views, result
 
 
 def _named(error: MflError, source: Source) -> MflError:

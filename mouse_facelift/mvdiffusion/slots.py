@@ -143,7 +143,10 @@ class Slots:
         """
         view_ids = [view.view_id for view in samples[0].views]
         if reference != "first" and reference not in view_ids:
-            raise DataError(f"reference view {reference} is not among the samples' views {view_ids}.")
+            raise DataError(
+                f"{samples[0].folder}: has no view {reference} (reference_view), only {view_ids}. Name one "
+                "of these, or first."
+            )
         per_view = zip(*([view.camera for view in sample.views] for sample in samples), strict=True)
         cameras = [
             mean_camera([camera.resized(image_size, image_size)[0] for camera in cs]) for cs in per_view

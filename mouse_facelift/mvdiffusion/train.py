@@ -7,6 +7,7 @@ from typing import Literal
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_folder
 from ..samples.datasets import EightBitSamples, SampleDataset
+from ..samples.format import read_list
 from ..training.checkpoints import Checkpoint, checkpoint_to_resume
 from ..training.data import open_samples
 from ..training.loop import fit, seed_everything, this_process
@@ -19,6 +20,7 @@ from .latents import CachedLatents, LatentCache, Recipe
 from .memory import set_checkpointing
 from .pipeline import MVDiffusionPipeline
 from .slots import SLOTS_FILE, Slots
+from .solvers import Solver
 from .start import BACKGROUNDS, fit_random_vae, read_start, start_pipeline
 from .task import MVDiffusionTask, SlotDataset
 
@@ -43,7 +45,7 @@ def run(config: TrainMVDiffConfig, dry_run: bool = False) -> Path:
         ConfigError: settings that contradict each other or what is there, or another process trains there.
         DependencyError: a library is not installed, or the Hub cannot be reached.
     """
-    with run_folder(config.optimizer, config.training, config.output, dry_run):
+    with run_folder(COMMAND, config.optimizer, config.training, config.output, dry_run):
         return _run(config, dry_run)
 
 
@@ -58,6 +60,8 @@ def _run(config: TrainMVDiffConfig, dry_run: bool) -> Path:
         pipeline = read_start(resumed.folder, slots, attention, learned_prompts=learned)
     else:
         pipeline = start_pipeline(config.start, slots, attention, config.training.seed, learned)
+    # What validation would refuse after hundreds of steps is refused now.
+    Solver(pipeline.frozen.scheduler, config.validation.sampling)
     here = resumed is not None and resumed.folder.resolve().is_relative_to(config.output.resolve())
     if not (here or dry_run):
         _share_frozen(config, pipeline, train_data if resumed is None else None)
@@ -88,6 +92,8 @@ def _read_data(config: TrainMVDiffConfig, dry_run: bool) -> tuple[SampleDataset,
             f"Set it to at most {there}, or to null."
         )
     if config.overfit:
+        # The list is not used, but belongs to the run's record.
+        read_list(data.val_list)
         return train, train
     val = SampleDataset.from_list(data.val_list, data.image_size)
     if sorted(val.view_ids) != sorted(train.view_ids):

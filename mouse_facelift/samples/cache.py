@@ -135,5 +135,6 @@ class SampleCache:
     def _announce(self, pending: Mapping[int, str]) -> None:
         for fault in filter(None, pending.values()):
             log.warning("%s It is made anew.", fault)
-        count = sum(self.shards[number].count for number in pending)
-        log.info("%s: pictures of %d of %d samples to be cached", self.folder, count, len(self.data))
+        if pending:
+            count = sum(self.shards[number].count for number in pending)
+            log.info("%s: pictures of %d of %d samples to be cached", self.folder, count, len(self.data))

@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -94,6 +95,19 @@ def write_checkpoint(
     return read_checkpoint(folder)
 
 
+def amend_checkpoint(run: Path, step: int, facts: Mapping[str, Any]) -> Checkpoint:
+    """Add to a checkpoint's manifest, which is whole at any moment.
+
+    Raises:
+        CheckpointError: there is no complete checkpoint of this step.
+        OSError: the disk is full or failing; the manifest is as it was.
+    """
+    checkpoint = read_checkpoint(checkpoint_folder(run, step))
+    _remove_half_manifests(checkpoint.folder)
+    write_json(checkpoint.folder / MANIFEST, {**checkpoint.manifest, **facts})
+    return read_checkpoint(checkpoint.folder)
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Open a checkpoint and check that its files are all there with their sizes.
 
@@ -116,9 +130,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         file = folder / name
         if name.is_absolute() or ".." in name.parts:
             raise CheckpointError(f"{path}: names {name}, which is not inside the checkpoint.")
-        found = file.stat().st_size if file.is_file() else None
-        if found != size:
-            raise CheckpointError(f"{file}: has {found} bytes, the manifest says {size}.")
+        if not file.is_file():
+            raise CheckpointError(f"{file}: is missing.")
+        if file.stat().st_size != size:
+            raise CheckpointError(f"{file}: has {file.stat().st_size} bytes, the manifest says {size}.")
     return Checkpoint(folder, step, manifest)
 
 
@@ -205,6 +220,7 @@ def delete_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
             f"{folder}: leads to {folder.resolve()}, which is not in {home}; it is not deleted. Delete it "
             "yourself if nobody needs it."
         )
+    _remove_half_manifests(folder)
     own = {folder / MANIFEST, *(folder / name for name in checkpoint.manifest["files"])}
     foreign = next((path for path in folder.rglob("*") if path not in own and not _is_folder(path)), None)
     if foreign is not None:
@@ -218,9 +234,8 @@ def delete_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a folder of no use, so that it no longer looks like a checkpoint; returns its new place."""
-    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.bad.", dir=folder.parent))
-    return folder.replace(aside)
+    """Rename what is of no use, so that it no longer looks like a checkpoint; returns its new place."""
+    return folder.rename(folder.with_name(f"{folder.name}.bad.{secrets.token_hex(4)}"))
 
 
 def _expand_home(choice: str) -> Path:
@@ -248,12 +263,16 @@ def _set_aside_invalid(folder: Path) -> None:
         if folder.exists():
             read_checkpoint(folder)
     except CheckpointError as error:
-        log.warning("%s; moved to %s", error, set_aside(folder).name)
+        log.warning("%s Moved to %s.", error, set_aside(folder).name)
 
 
 def _step_folders(run: Path) -> list[Path]:
     folders = (run / HOME).glob("step_*")
     return sorted(folder for folder in folders if _NAME.fullmatch(folder.name))
+
+
+def _remove_half_manifests(folder: Path) -> None:
+    remove_leftovers(folder, Path(MANIFEST).stem)
 
 
 def _is_folder(path: Path) -> bool:

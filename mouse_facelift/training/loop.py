@@ -119,7 +119,6 @@ class Trainer:
             _be_quiet()
         self.run = Run(command, config)
         self.step = self.updates = self.samples = 0
-        self.metrics: Mapping[str, float | str] = {}
         self._validation_due = False
         self._generators: Mapping[str, Any] | None = None
         self._ends_together = False
@@ -170,7 +169,8 @@ class Trainer:
             counters = self.state.read(checkpoint.state)
             self.step, self.updates, self.samples = checkpoint.step, counters["updates"], counters["samples"]
             self.skips.restore(counters.get("skips", ()))
-            self._validation_due = counters.get("validation_due", False)
+            validated = checkpoint.manifest.get("metrics") is not None
+            self._validation_due = counters.get("validation_due", False) and not validated
             self._generators = read_generators(checkpoint.state, self.accelerator.process_index)
         metric = getattr(self.task, "best_metric", None)
         self.checkpointer = Checkpointer(
@@ -275,7 +275,6 @@ class Trainer:
                 self.average.update_parameters(self.bare)
         self.step += 1
         self.samples += self.samples_per_step
-        self.metrics = {}
         return Step(passes, outcome, rate)
 
     def _unsynchronized(self) -> contextlib.AbstractContextManager[None]:
@@ -299,18 +298,22 @@ class Trainer:
             self._log(report, step)
         trouble, stopped = self.skips.check(ending=last), step.outcome.stop
         self._validation_due = self.step % training.validate_every == 0 or last
-        if self._validation_due and not (trouble or stopped):
-            stopped = self._validate(report, stop)
         if trouble:
             # Whoever goes on from here has looked at them.
             self.skips.restore(())
-        if self.checkpointer.due(self.step) or trouble or stopped:
+        saves = self.checkpointer.due(self.step) or bool(trouble) or stopped
+        if saves:
+            # First of all: a validation takes long, and may fail.
             self._save(final=last or stopped)
         if trouble:
             folder = checkpoint_folder(self.output, self.step)
             saved = f"The state is saved in {folder}" if folder.is_dir() else "The state could not be saved"
             self._ends_together = True
             raise DivergedError(f"step {self.step}: {trouble}. {saved}.")
+        if self._validation_due and not stopped:
+            stopped = self._validate(report, stop)
+            if stopped and not saves:
+                self._save(final=True)
         return stopped
 
     def _count_skip(self, report: Reporter, outcome: Outcome, passes: Sequence[Pass]) -> None:
@@ -338,9 +341,10 @@ class Trainer:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with stop.at_once():
-                    self.metrics = self.measure(module, folder)
-                report.validation(self.step, self.metrics, folder)
+                    metrics = self.measure(module, folder)
                 self._validation_due = False
+                report.validation(self.step, metrics, folder)
+                self.checkpointer.note(self.step, metrics)
             except Interrupted:
                 if stop.insists:
                     raise
@@ -382,7 +386,7 @@ class Trainer:
             self.task.export(cast(nn.Module, shown), folder / "weights")
             captured.write(folder / "state", counters, generators)
 
-        self.checkpointer.save(self.step, write, self.state.size(), self.metrics, final)
+        self.checkpointer.save(self.step, write, self.state.size(), final)
 
 
 def _be_quiet() -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..files import nearest_existing
 from .checkpoints import checkpoint_to_resume, enclosing_run
 from .config import OptimizerConfig, TrainingConfig
@@ -18,13 +18,14 @@ from .sharding import check_sharding
 
 @contextlib.contextmanager
 def run_folder(
-    optimizer: OptimizerConfig, training: TrainingConfig, output: Path, dry_run: bool = False
+    command: str, optimizer: OptimizerConfig, training: TrainingConfig, output: Path, dry_run: bool = False
 ) -> Iterator[None]:
     """Refuse a run that cannot begin; else no other trainer may use its folder for the duration of a block.
 
     For trainers to enter first of all.
 
     Args:
+        command: The subcommand.
         optimizer: As for `fit`.
         training: As for `fit`.
         output: The run's folder.
@@ -34,7 +35,7 @@ def run_folder(
         ConfigError: the optimizer is for other devices or does not go with `training.fsdp`, `output` cannot
             be written to, lies in a checkpoint or is another trainer's, or it holds checkpoints that
             `training.resume` does not mean.
-        CheckpointError: what `training.resume` names holds no complete checkpoint.
+        CheckpointError: what `training.resume` names holds no complete checkpoint, or one of another command.
         DependencyError: a library is missing.
     """
     check_optimizer(optimizer, this_process().device)
@@ -43,7 +44,12 @@ def run_folder(
     check_output(output)
     alone = this_process().is_main_process and not dry_run
     with locked(output.resolve()) if alone else contextlib.nullcontext():
-        checkpoint_to_resume(output.resolve(), training.resume)
+        checkpoint = checkpoint_to_resume(output.resolve(), training.resume)
+        if checkpoint is not None and checkpoint.manifest.get("command") not in (None, command):
+            raise CheckpointError(
+                f"{checkpoint.folder} was made by mfl {checkpoint.manifest['command']}, and this is mfl "
+                f"{command}. Choose another output."
+            )
         yield
 
 

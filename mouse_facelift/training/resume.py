@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 """Version of `state/` and of the manifest's facts; weights are readable whatever the version."""
 
+NEEDED = ("time", "command", "config", "inputs", "data", "world_size", "samples_per_step")
+"""Without these a manifest does not say what may continue it."""
+
 FREE_TO_CHANGE = ("training.", "validation.", "output", "cache.folder")
 """Configuration, by how its keys begin, that a resumed run may have otherwise than the run it continues."""
 
@@ -75,7 +78,8 @@ def data_identity(lists: Iterable[str | Path]) -> dict[str, dict[str, Any]]:
     """What lists of samples mean, wherever they lie and however their paths are written.
 
     The hash covers, in order, the samples' names and cameras, and the `manifest.json` that `mfl preprocess`
-    wrote beside the list, if it is there: it holds the hashes of the recording and the settings.
+    wrote beside the list: it holds the hashes of the recording and the settings. Without it, the sizes of the
+    pictures' files are covered instead.
 
     Returns:
         By list, as written: `samples`, `views` (of the first sample), `sha256`.
@@ -102,6 +106,12 @@ def check_compatible(checkpoint: Checkpoint, facts: Mapping[str, Any], named: bo
         raise CheckpointError(
             f"{checkpoint.folder}: its state has format {then.get('format', 1)}, this version continues from "
             f"format {FORMAT}. Start from its weights instead, with another output."
+        )
+    lacking = [name for name in NEEDED if name not in then]
+    if lacking:
+        raise CheckpointError(
+            f"{checkpoint.folder / MANIFEST}: does not say {', '.join(lacking)}, so nobody knows whether it "
+            "may be continued. Start from its weights instead, with another output."
         )
     refused = {key: words for key, words in _differences(then, facts).items() if not _is_free(key, named)}
     if refused:
@@ -155,18 +165,21 @@ def announce(
 
 def _identify(path: Path) -> dict[str, Any]:
     digest, views = hashlib.sha256(), 0
-    folders = read_list(path)
+    folders, manifest = read_list(path), path.parent / MANIFEST
+    known = manifest.is_file()
     for folder in folders:
         cameras = folder / CAMERAS_FILE
         try:
             content = cameras.read_bytes()
-            views = views or len(json.loads(content)["frames"])
+            pictures = [folder / frame["file_path"] for frame in json.loads(content)["frames"]]
+            sizes = [] if known else [picture.stat().st_size for picture in pictures]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{cameras}: not a readable cameras file ({error!r}).") from None
+        views = views or len(pictures)
         digest.update(hashlib.sha256(folder.resolve().name.encode()).digest())
         digest.update(hashlib.sha256(content).digest())
-    manifest = path.parent / MANIFEST
-    if manifest.is_file():
+        digest.update(json.dumps(sizes).encode())
+    if known:
         digest.update(manifest.read_bytes())
     return {"samples": len(folders), "views": views, "sha256": digest.hexdigest()}
 

@@ -95,7 +95,7 @@ def summarize(folder: Path) -> RunSummary:
         best=best,
         best_step=best_step,
         checkpoint_step=newest.step if newest else None,
-        checkpoint_age_s=time.time() - newest.folder.stat().st_mtime if newest else None,
+        checkpoint_age_s=time.time() - newest.manifest.get("time", 0) if newest else None,
         size=sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file()),
     )
 
@@ -138,7 +138,8 @@ def _find(folder: Path) -> Iterator[Path]:
 
 
 def _status(folder: Path, facts: Mapping[str, Any], newest: Checkpoint | None) -> str:
-    status = str(facts.get("status", "unknown"))
+    # A lock that nobody holds any more is left by a trainer that could say nothing.
+    status = str(facts.get("status", "killed" if (folder / LOCK).exists() else "unknown"))
     if trainer_at_work(folder):
         # Its own sign is old where it validates for long, and from before where it has just begun.
         return "running" if status in ("running", "stale?") else "starting"

@@ -8,13 +8,14 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import CheckpointError
 from ..files import make_folder
 from ..words import data_size
 from .checkpoints import (
     Checkpoint,
+    amend_checkpoint,
     checkpoint_folder,
     delete_checkpoint,
     list_checkpoints,
@@ -89,7 +90,6 @@ class Checkpointer:
         step: int,
         write: Callable[[Path], None],
         needed: int,
-        metrics: Mapping[str, float | str],
         final: bool = False,
     ) -> None:
         """Write the checkpoint of a step and delete what is no longer kept.
@@ -100,17 +100,16 @@ class Checkpointer:
             step: Steps done.
             write: Fills the checkpoint's folder; called in the first process alone.
             needed: Bytes that it will write.
-            metrics: What a validation after this very step has measured; empty if there was none.
             final: No later step will try again: attempt it a few times.
 
         Raises:
             CheckpointError: `final`, and all attempts failed.
         """
-        saved = not self._main or self._attempt(step, write, needed, metrics)
+        saved = not self._main or self._attempt(step, write, needed)
         for wait in LAST_WAITS_S if final and not saved else ():
             log.warning("trying again in %g s", wait)
             time.sleep(wait)
-            if saved := self._attempt(step, write, needed, metrics):
+            if saved := self._attempt(step, write, needed):
                 break
         failed = self._any_process(not saved)
         pause = max(1, round(RETRY_SHARE * self.training.checkpoint_every))
@@ -123,16 +122,26 @@ class Checkpointer:
         if failed:
             log.error("training goes on; the next attempt to save is after step %d", self._retry_at)
 
-    def _attempt(
-        self, step: int, write: Callable[[Path], None], needed: int, metrics: Mapping[str, float | str]
-    ) -> bool:
+    def note(self, step: int, metrics: Mapping[str, float | str]) -> None:
+        """Add what a validation after this very step has measured to the step's checkpoint, if there is one.
+
+        By it the best are kept. For the first process alone.
+        """
+        if not checkpoint_folder(self.run, step).is_dir():
+            return
+        try:
+            self._prune(amend_checkpoint(self.run, step, {"metrics": _finite(metrics)}))
+        except (OSError, CheckpointError) as error:
+            log.warning("step %d: the checkpoint does not know its validation: %s", step, error)
+
+    def _attempt(self, step: int, write: Callable[[Path], None], needed: int) -> bool:
         folder = checkpoint_folder(self.run, step).parent
         wanted = _wanted(needed)
         try:
             make_folder(folder)
             if shutil.disk_usage(folder).free < wanted:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            facts = {**self.facts, "metrics": _finite(metrics), "best_metric": self.best_metric}
+            facts = {**self.facts, "metrics": None, "best_metric": self.best_metric}
             checkpoint = write_checkpoint(self.run, step, write, facts)
             self._prune(checkpoint)
         except (OSError, CheckpointError) as error:
@@ -208,10 +217,11 @@ def rank_checkpoints(checkpoints: Sequence[Checkpoint], best_metric: str | None)
     if best_metric is None:
         return []
     name, sign = best_metric.removeprefix("-"), -1 if best_metric.startswith("-") else 1
-    scores = [(checkpoint, checkpoint.manifest.get("metrics", {}).get(name)) for checkpoint in checkpoints]
-    scored = [
-        (sign * score, checkpoint.step, checkpoint) for checkpoint, score in scores if _is_number(score)
-    ]
+    scored = []
+    for checkpoint in checkpoints:
+        score = (checkpoint.manifest.get("metrics") or {}).get(name)
+        if _is_number(score):
+            scored.append((sign * score, checkpoint.step, checkpoint))
     return [checkpoint for _, _, checkpoint in sorted(scored, key=lambda entry: entry[:2], reverse=True)]
 
 
@@ -224,5 +234,5 @@ def _finite(metrics: Mapping[str, float | str]) -> dict[str, float | str]:
     return {name: value for name, value in metrics.items() if isinstance(value, str) or _is_number(value)}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and math.isfinite(value)

@@ -7,6 +7,7 @@ tell whether, or over how many processes, a run was sharded.
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -72,7 +73,10 @@ def shard(module: nn.Module, accelerator: Accelerator, unit: tuple[int, int] = U
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for block in blocks(module, *unit):
         fully_shard(block, mesh=mesh)
-    fully_shard(module, mesh=mesh)
+    # What belongs to no block stays gathered from forward to backward. Torch warns of outputs that are views:
+    # changed in place, they would have nobody gather it again.
+    fully_shard(module, mesh=mesh, reshard_after_forward=False)
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(FSDP\w+\) returned a view tensor")
     return twin
 
 

@@ -209,6 +209,12 @@ def test_overfit_keeps_the_first_samples_only(
     assert seen == [3, 1]
 
 
+def test_overfit_names_a_validation_list_that_is_not_there(settings: list[str], tmp_path: Path) -> None:
+    absent = [f"data.val_list={tmp_path / 'absent.txt'}", "overfit=1"]
+    with pytest.raises(DataError, match=r"absent\.txt: no such list file"):
+        gslrm_train.run(load_config(TrainGSLRMConfig, None, [*settings, *absent]), dry_run=True)
+
+
 def test_overfit_ends_with_a_verdict_on_inputs_and_on_views_never_trained_on(
     settings: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -413,3 +419,21 @@ def test_missing_network_of_the_loss_is_told_before_training(settings: list[str]
     config = load_config(TrainGSLRMConfig, None, [*settings, *missing])
     with pytest.raises(CheckpointError, match=r"vgg\.mat: no such file; expected the weights of VGG-19"):
         gslrm_train.run(config, dry_run=True)
+
+
+def test_cached_pictures_teach_the_same_weights_bit_for_bit(settings: list[str], tmp_path: Path) -> None:
+    weights = []
+    for kind in ("none", "memory", "disk"):
+        place = [f"output={tmp_path / kind}", f"training.sample_cache_folder={tmp_path / 'cache'}"]
+        config = load_config(TrainGSLRMConfig, None, [*settings, *place, f"training.sample_cache={kind}"])
+        run = gslrm_train.run(config)
+        weights.append(load_gslrm(run).state_dict())
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
+    for other in weights[1:]:
+        assert all(torch.equal(other[name], value) for name, value in weights[0].items())
+
+
+def test_dry_run_makes_no_cache(settings: list[str], tmp_path: Path) -> None:
+    more = ["training.sample_cache=disk", f"training.sample_cache_folder={tmp_path / 'cache'}"]
+    gslrm_train.run(load_config(TrainGSLRMConfig, None, [*settings, *more]), dry_run=True)
+    assert not (tmp_path / "cache").exists()

@@ -19,6 +19,7 @@ from mouse_facelift.inference.inputs import Views, find_sources
 from mouse_facelift.inference.run import run
 from mouse_facelift.mvdiffusion.slots import FACELIFT_NAMES, Slots
 from mouse_facelift.mvdiffusion.unet import MultiViewUNet
+from mouse_facelift.samples.format import write_list
 
 Make = Callable[..., InferConfig]
 CPU = torch.device("cpu")
@@ -202,7 +203,7 @@ def test_reference_is_shown_in_full_whatever_gslrm_gets(
     monkeypatch.setattr(
         EndToEnd,
         "_generate",
-        lambda self, picture, cameras: shown.append(picture) or generate(self, picture, cameras),
+        lambda self, requests: shown.append(requests[0].picture) or generate(self, requests),
     )
     for name, size in (("full", 32), ("small", 16)):
         out = run(e2e(f"input={balls}", "limit=1", f"image_size={size}", f"output={balls.parent / name}"))
@@ -266,6 +267,25 @@ def test_order_in_which_views_are_listed_does_not_matter_to_a_pose_model(
     assert torch.equal(a.gaussians.means, b.gaussians.means)
 
 
+def test_samples_made_together_are_those_made_one_by_one(
+    config: Make, pose_pipeline: Path, write_ball: Callable, tmp_path: Path
+) -> None:
+    ids = ([0, 1, 2, 3], [0, 2, 7], [0, 1, 2, 7])
+    folders = [
+        write_ball(tmp_path / f"sample_{i:06d}", shift=0.1 * i, view_ids=view_ids)
+        for i, view_ids in enumerate(ids)
+    ]
+    write_list(tmp_path / "all.txt", folders)
+    settings = ("mode=e2e", f"mvdiffusion={pose_pipeline}", f"input={tmp_path / 'all.txt'}")
+    alone, together = (
+        run(config(*settings, f"batch_size={size}", f"output={tmp_path / str(size)}")) for size in (1, 3)
+    )
+    for folder, view_ids in zip(folders, ids, strict=True):
+        for view in view_ids:
+            name = Path(folder.name, "views", f"cam_{view:03d}.png")
+            assert np.abs(read_rgb(alone / name).astype(int) - read_rgb(together / name)).max() <= 1
+
+
 def test_pose_model_is_told_of_a_lone_picture_what_it_stored(
     config: Make, pose_pipeline: Path, balls: Path
 ) -> None:
@@ -278,7 +298,7 @@ def test_pose_model_needs_two_cameras(
     config: Make, pose_pipeline: Path, write_ball: Callable, tmp_path: Path
 ) -> None:
     folder = write_ball(tmp_path / "sample_000000", view_ids=[2])
-    with pytest.raises(DataError, match=r"sample_000000: .* number of views is 1; .* takes 2 to 16"):
+    with pytest.raises(DataError, match=r"sample_000000: has one camera, .* Give the picture instead"):
         run(config("mode=e2e", f"mvdiffusion={pose_pipeline}", f"input={folder}"))
 
 
@@ -288,15 +308,15 @@ def test_mvdiffusion_is_shown_white_behind_the_animal(
     end_to_end = EndToEnd(e2e("input=x"), load_gslrm(gslrm), CPU)
     generate, seen = end_to_end._generate, []
     monkeypatch.setattr(
-        end_to_end, "_generate", lambda picture, _: seen.append(picture) or generate(picture, _)
+        end_to_end, "_generate", lambda asked: seen.append(asked[0].picture) or generate(asked)
     )
     views.rgba[:, :3] *= views.rgba[:, 3:]
     result = end_to_end(views)
     assert result.shown_ids == (2,)
     (picture,) = seen
     outside = views.rgba[2, 3] == 0
-    assert (picture[0, :, outside] == 1).all()
-    assert torch.equal(picture[0, :, ~outside], views.rgba[2, :3, ~outside])
+    assert (picture[:, outside] == 1).all()
+    assert torch.equal(picture[:, ~outside], views.rgba[2, :3, ~outside])
 
 
 def test_hull_anchor_gets_silhouettes_of_the_generated_views(
@@ -306,7 +326,7 @@ def test_hull_anchor_gets_silhouettes_of_the_generated_views(
     end_to_end = EndToEnd(e2e("input=x", "image_size=16"), model, CPU)
     made = torch.ones(5, 3, 32, 32)
     made[:, :, 8:24, 12:20] = 0.4
-    monkeypatch.setattr(end_to_end, "_generate", lambda picture, cameras: made)
+    monkeypatch.setattr(end_to_end, "_generate", lambda requests: [made])
     seen: list[torch.Tensor] = []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     end_to_end(views)

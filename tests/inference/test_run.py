@@ -96,7 +96,7 @@ def test_same_command_again_keeps_finished_samples(
 ) -> None:
     settings = config(f"input={balls}")
     before = hashes(run(settings))
-    monkeypatch.setattr(run_module, "_process", None)
+    monkeypatch.setattr(run_module, "write_results", None)
     assert hashes(run(settings)) == before
 
 

@@ -204,3 +204,17 @@ def make_task(config: TrainMVDiffConfig, samples: Path) -> MVDiffusionTask:
     slots = make(data.samples, 32, "first" if reference == "random" else reference)
     views = SlotDataset(data, slots)
     return MVDiffusionTask(random_pipeline(config.start.sizes, slots, seed=0), views, views, config)
+
+
+def test_validation_that_could_not_sample_is_refused_before_training(train_config: MakeConfig) -> None:
+    config = train_config(validation={"samples": 1, "sampling": {"solver": "ddim", "steps": 1000}})
+    with pytest.raises(ConfigError, match="1000 steps of ddim ask for timesteps 1 to 1000"):
+        run(config)
+    assert not config.output.exists()
+
+
+def test_overfit_names_a_validation_list_that_is_not_there(train_config: MakeConfig, tmp_path: Path) -> None:
+    config = train_config(data={"val_list": tmp_path / "absent.txt"}, overfit=1)
+    with pytest.raises(DataError, match=r"absent\.txt: no such list file"):
+        run(config)
+    assert not config.output.exists()

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from mouse_facelift.errors import DataError
 from mouse_facelift.geometry import Camera
 from mouse_facelift.samples import datasets
-from mouse_facelift.samples.datasets import EightBitSamples, MemorySource, SampleDataset, as_floats, composite, resize_rgba
+from mouse_facelift.samples.datasets import (
+    EightBitSamples,
+    MemorySource,
+    SampleDataset,
+    as_floats,
+    composite,
+    resize_rgba,
+)
 from mouse_facelift.samples.format import write_sample
 
 

@@ -74,7 +74,9 @@ class Writer:
             (folder / "state").mkdir()
             self.state.capture().write(folder / "state", {"updates": step}, [generator_state()])
 
-        self.checkpointer.save(step, write, self.state.size(), metrics or {}, final)
+        self.checkpointer.save(step, write, self.state.size(), final)
+        if metrics is not None:
+            self.checkpointer.note(step, metrics)
 
     def read_newest(self) -> int:
         """What a resumed run would find, checked to the last byte."""

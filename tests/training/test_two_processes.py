@@ -52,7 +52,9 @@ def test_checkpoint_is_that_of_one_process(one: Path, two: Path, run: str) -> No
     expected, found = tensors_of(one), tensors_of(two / run)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name], value, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_resumed_run_is_the_undisturbed_one_bit_for_bit(two: Path) -> None:

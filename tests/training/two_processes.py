@@ -48,7 +48,10 @@ class Plain:
         return {"weight": float(sum(parameter.abs().sum() for parameter in module.parameters()))}
 
     def export(self, module: nn.Module, folder: Path) -> None:
-        save_file({name: value.contiguous() for name, value in module.state_dict().items()}, folder / "w.safetensors")
+        save_file(
+            {name: value.contiguous() for name, value in module.state_dict().items()},
+            folder / "w.safetensors",
+        )
 
 
 class Stack(nn.Module):
@@ -69,7 +72,9 @@ def train(output: Path, optimizer: Mapping[str, Any] | None = None, **training: 
     defaults = {"batch_size": 2, "workers": 0, "ema_decay": 0.8, "log_every": 1, "validate_every": 2}
     settings = TrainingConfig.model_validate(defaults | training)
     seed_everything(0)
-    rule = {"lr": 0.05, "warmup_steps": 2, "schedule": "constant", "max_grad_norm": 0.05} | dict(optimizer or {})
+    rule = {"lr": 0.05, "warmup_steps": 2, "schedule": "constant", "max_grad_norm": 0.05} | dict(
+        optimizer or {}
+    )
     config = PlainConfig(training=settings)
     return fit(Plain(), OptimizerConfig.model_validate(rule), settings, output, "plain", config)
 
