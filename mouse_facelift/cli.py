@@ -347,6 +347,7 @@ def _end(code: int, message: str) -> typer.Exit:
 
 
 def _interruption(error: KeyboardInterrupt) -> typer.Exit:
+    _interruptions.clear()
     return _end(error.exit_code if isinstance(error, Interrupted) else INTERRUPTED, "interrupted")
 
 
@@ -393,6 +394,11 @@ def main() -> None:
         signal.signal(which, _interrupt)
     try:
         app(prog_name="mfl")
+    except BaseException:
+        if not _interruptions:
+            raise
+        # Before a command begins, the command line's library takes it for a Ctrl-C, or for a bug.
+        raise SystemExit(_interruption(_interruptions[0]).exit_code) from None
     finally:
         # All is told and written: nothing is left that a signal could spoil.
         for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):

@@ -43,7 +43,9 @@ class InferConfig(Config):
         description="Camera ids shown to GS-LRM (mode direct), the others are held out; null shows all.",
     )
     reference_view: int | None = Field(
-        None, description="Camera id of the one view (mode e2e); null takes that of MVDiffusion's training."
+        None,
+        description="Camera id of the one view (mode e2e); null takes that of MVDiffusion's training, or the "
+        "first of a sample that lacks it, where the model is not tied to a rig.",
     )
     image_fill: float = Field(
         0.6, gt=0, le=1, description="Share of the side that the animal of a lone picture gets (mode e2e)."

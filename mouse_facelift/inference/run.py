@@ -174,14 +174,16 @@ def _reconstructions(
     """Of each sample: its views at the size at which the result is to be measured, and the result."""
     for start in range(0, len(sources), config.batch_size):
         batch = sources[start : start + config.batch_size]
-        results = models.reconstruct([_read(source, models.shown_size, config) for source in batch])
-        for source in batch:
+        shown = [_read(source, models.shown_size, config) for source in batch]
+        results = models.reconstruct(shown)
+        for source, views in zip(batch, shown, strict=True):
             try:
                 result = next(results)
             except DataError as error:
                 raise _named(error, source) from None
             _warn(source, result)
-            yield _read(source, models.size, config), result
+            same = models.size == models.shown_size
+            yield views if same else _read(source, models.size, config), result
 
 
 def _read(source: Source, size: int | None, config: InferConfig) -> Views:

@@ -183,6 +183,12 @@ class DiffusionConfig(Config):
         "fit, by an estimate.",
     )
 
+    @model_validator(mode="after")
+    def _something_is_shared(self) -> "DiffusionConfig":
+        if self.noise_offset_shared and self.noise_offset == 0:
+            raise ValueError("noise_offset_shared is true, but noise_offset is 0; set it, or remove both")
+        return self
+
 
 class SamplingConfig(Config):
     """How views are made from noise; the defaults are those of the published pipeline."""

@@ -153,6 +153,11 @@ def load_pictures(sample: Sample, image_size: int) -> NDArray[np.uint8]:
             )
         if not rgba[..., 3].any():
             raise DataError(f"{view.file}: alpha is 0 everywhere, there is no animal in this view.")
+        if rgba.shape[0] != rgba.shape[1]:
+            raise DataError(
+                f"{view.file}: picture is {rgba.shape[1]}x{rgba.shape[0]}, expected a square one. "
+                "`mfl preprocess` writes square ones."
+            )
         pictures.append(resize_rgba(rgba, image_size).transpose(2, 0, 1))
     return np.ascontiguousarray(np.stack(pictures))
 
@@ -220,6 +225,10 @@ def _check_views(samples: Sequence[Sample]) -> None:
     if not samples:
         raise DataError("the data set holds no samples.")
     expected = [view.view_id for view in samples[0].views]
+    if len(set(expected)) < len(expected):
+        raise DataError(
+            f"{samples[0].folder}: views {expected} hold a camera id twice; every camera needs its own."
+        )
     for sample in samples:
         found = [view.view_id for view in sample.views]
         if found != expected:

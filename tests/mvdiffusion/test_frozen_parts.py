@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mouse_facelift.errors import CheckpointError
 from mouse_facelift.mvdiffusion.frozen import FrozenParts
@@ -81,6 +82,20 @@ def test_pickled_weights_are_the_same_weights(
     loaded = getattr(FrozenParts.load(folder), file.parts[0]).state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
     assert capfd.readouterr().err == ""
+
+
+def test_image_encoder_of_an_older_library_is_read(
+    folder: Path, tiny_pipeline: MVDiffusionPipeline, capfd: pytest.CaptureFixture
+) -> None:
+    """As published: fp16, with the position numbers that older versions stored."""
+    state = {key: value.half() for key, value in load_file(folder / CLIP).items()}
+    positions = {"vision_model.embeddings.position_ids": torch.arange(17)[None]}
+    save_file({**state, **positions}, folder / CLIP, {"format": "pt"})
+    capfd.readouterr()
+    loaded = FrozenParts.load(folder).image_encoder.state_dict()
+    assert capfd.readouterr().err == ""
+    for key, value in tiny_pipeline.frozen.image_encoder.state_dict().items():
+        assert torch.equal(loaded[key], value.half().float())
 
 
 @pytest.mark.parametrize(

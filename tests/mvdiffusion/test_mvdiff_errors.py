@@ -18,6 +18,7 @@ from mouse_facelift.mvdiffusion.config import ComponentSizes
 from mouse_facelift.mvdiffusion.factory import random_pipeline
 from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
 from mouse_facelift.mvdiffusion.slots import Slots
+from mouse_facelift.mvdiffusion.unet import MultiViewUNet
 from mouse_facelift.training.checkpoints import write_checkpoint
 
 SIX = Slots.facelift(32)
@@ -151,3 +152,32 @@ def test_8bit_momenta_without_the_library(
     monkeypatch.setattr("mouse_facelift.training.optimizer.find_spec", lambda name: None)
     message = refusal(train(f"start.path={published}", "optimizer.kind=adamw_8bit"), tmp_path)
     assert "pip install 'mouse-facelift[adam8bit]'" in message
+
+
+def test_frozen_part_of_a_run_is_no_start(
+    train: Train, tiny_pipeline: MVDiffusionPipeline, tmp_path: Path
+) -> None:
+    part = tmp_path / "run" / "pipeline"
+    tiny_pipeline.save(part)
+    shutil.rmtree(part / "unet")
+    message = refusal(train("start.kind=run", f"start.path={part}"), tmp_path)
+    assert "no unet" in message and "give the run itself" in message
+
+
+def test_folder_of_samples_is_no_start(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "data" / "manifest.json").write_text("{}")
+    message = refusal(train("start.kind=run", f"start.path={tmp_path / 'data'}"), tmp_path)
+    assert "holds neither model_index.json nor checkpoints" in message
+
+
+@pytest.mark.parametrize("missing", ["vae", "scheduler", "clr_embeds.pt"])
+def test_what_is_missing_is_told_before_the_unet_is_read(
+    train: Train, published: Path, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = published / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setattr(MultiViewUNet, "from_pretrained", lambda *_, **__: pytest.fail("the UNet was read"))
+    assert missing in refusal(train(f"start.path={published}"), tmp_path)
+    if path.suffix:
+        torch.save(torch.ones(6, 77, 768), path)
+        assert "(6, 77, 768), expected (6, 77, 8)" in refusal(train(f"start.path={published}"), tmp_path)

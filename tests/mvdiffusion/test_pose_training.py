@@ -286,3 +286,8 @@ def test_contrast_is_about_all_views_whichever_are_chosen(
     torch.randint(3, (3,), generator=generator)
     everything = jitter(batch["rgba"], config.augment, generator)
     assert torch.equal(encoded[0], select_views(everything, order))
+
+
+def test_shared_noise_offset_of_nothing_is_refused(train_config: MakeConfig) -> None:
+    with pytest.raises(WrongConfig, match="noise_offset_shared is true, but noise_offset is 0"):
+        train_config(diffusion={"noise_offset_shared": True})

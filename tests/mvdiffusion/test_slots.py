@@ -106,7 +106,7 @@ def test_slots_without_the_meaning_of_their_prompts(tmp_path: Path) -> None:
 
 def test_unknown_reference_view_is_named(write_samples: Callable[..., Path], tmp_path: Path) -> None:
     samples = [read_sample(folder) for folder in read_list(write_samples(tmp_path, 1))]
-    with pytest.raises(DataError, match="reference view 9"):
+    with pytest.raises(DataError, match=r"sample_000000: has no view 9 .* only \[0, 1, 2, 3\]"):
         Slots.rig(samples, 32, 9)
 
 

@@ -39,6 +39,19 @@ def test_item_has_pictures_and_cameras_at_the_asked_size(tmp_path: Path) -> None
     assert item["K"][0].tolist() == [[15, 0, 8], [0, 15, 8], [0, 0, 1]]
 
 
+def test_camera_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"sample_000000: views \[3, 1, 3\] hold a camera id twice"):
+        SampleDataset(make_samples(tmp_path, 1, [3, 1, 3]), image_size=16)
+
+
+def test_picture_that_is_not_square_is_named(tmp_path: Path) -> None:
+    rig = [Camera(np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]), np.eye(4), 32, 24)] * 2
+    write_sample(tmp_path / "sample_000000", [np.full((24, 32, 4), 255, np.uint8)] * 2, rig, [0, 1])
+    dataset = SampleDataset([tmp_path / "sample_000000"], image_size=16)
+    with pytest.raises(DataError, match=r"cam_000\.png: picture is 32x24, expected a square one"):
+        dataset[0]
+
+
 def test_resizing_averages_colours_by_alpha_so_no_background_bleeds_in() -> None:
     picture = np.zeros((4, 4, 4), np.uint8)
     picture[:, :2] = (200, 100, 50, 255)

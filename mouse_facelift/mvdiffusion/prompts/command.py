@@ -12,8 +12,8 @@ from ...errors import ConfigError
 from ...provenance import Run
 from ...samples.format import read_sample
 from ..config import MAX_VIEWS, MIN_VIEWS
-from ..folders import locate
-from ..slots import FACELIFT_RELATIVE_DEG, SLOTS_FILE, Slots
+from ..folders import load_slots, locate
+from ..slots import FACELIFT_RELATIVE_DEG, Slots
 from ..weights import read_json
 from .config import PromptsConfig
 from .encoding import encode, find_text_encoder, read_tokenizer, tokenize, view_similarity
@@ -95,7 +95,10 @@ def _views(config: PromptsConfig) -> list[PromptView]:
         return [PromptView.at(azimuth, angle) for azimuth in config.azimuths_deg or FACELIFT_RELATIVE_DEG]
     azimuths = slots.prompt_azimuths_deg
     if not MIN_VIEWS <= len(azimuths) <= MAX_VIEWS:
-        raise ConfigError(f"there are {len(azimuths)} views, expected {MIN_VIEWS} to {MAX_VIEWS}.")
+        raise ConfigError(
+            f"{config.from_slots or config.from_sample}: has {len(azimuths)} views, expected {MIN_VIEWS} to "
+            f"{MAX_VIEWS}. Name them with views or azimuths_deg."
+        )
     if config.elevation != "cameras":
         return [PromptView.at(azimuth, angle) for azimuth in azimuths]
     return [PromptView.at(azimuth, elevation_near_deg(azimuth, slots.cameras)) for azimuth in azimuths]
@@ -104,7 +107,7 @@ def _views(config: PromptsConfig) -> list[PromptView]:
 def _read_slots(config: PromptsConfig) -> Slots | None:
     if config.from_slots is not None:
         path = config.from_slots
-        return Slots.load(path if path.suffix == ".json" else locate(path)[0] / SLOTS_FILE)
+        return Slots.load(path) if path.suffix == ".json" else load_slots(*locate(path))
     if config.from_sample is not None:
         sample = read_sample(config.from_sample)
         clockwise = config.slot_order == "clockwise"

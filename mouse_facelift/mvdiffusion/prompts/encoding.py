@@ -64,7 +64,7 @@ def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
     for text in texts:
         ids = tokenizer(text, verbose=False)["input_ids"]
         if len(ids) > TOKENS:
-            lost = tokenizer.decode(ids[TOKENS - 1 : -1]).strip()
+            lost = tokenizer.decode(ids[TOKENS - 1 : -1], clean_up_tokenization_spaces=False).strip()
             raise ConfigError(
                 f"the text {text!r} has {len(ids)} tokens with start and end, at most {TOKENS} fit: "
                 f"{lost!r} would be lost. Shorten style."

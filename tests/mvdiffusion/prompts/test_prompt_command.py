@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published import write_published
 from safetensors import safe_open
 from text_pipeline import write_text_pipeline
 
@@ -107,6 +108,13 @@ def test_views_of_slots_and_of_a_checkpoint(
     for path in (tmp_path / "saved", tmp_path / "saved" / "slots.json"):
         made = facts(f"from_slots={path}", *same)
         assert made["texts"] == [f"{name} view, at eye level" for name in FACELIFT_NAMES]
+
+
+def test_published_folder_tells_its_six_views(
+    facts: Callable[..., dict], tiny_pipeline: MVDiffusionPipeline, tmp_path: Path
+) -> None:
+    published = write_published(tmp_path / "published", tiny_pipeline)
+    assert facts(f"from_slots={published}")["words"] == list(FACELIFT_NAMES)
 
 
 def test_height_is_told_in_words(facts: Callable[..., dict]) -> None:
