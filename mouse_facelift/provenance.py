@@ -1,6 +1,7 @@
 """`run.json`: what made an output folder (config, versions, code, inputs, seed, times)."""
 
 import hashlib
+import json
 import platform
 import subprocess
 import sys
@@ -13,10 +14,30 @@ from typing import Any
 
 from . import __version__
 from .config import Config, dump_config
+from .errors import ConfigError
 from .files import write_json
 from .progress import track
 
 LIBRARIES = ("torch", "numpy", "diffusers", "transformers", "accelerate", "gsplat", "av")
+
+
+def check_maker(output: Path, command: str) -> None:
+    """Refuse the output folder of another command, whose `run.json` would be lost.
+
+    Raises:
+        ConfigError: it is one, or its `run.json` cannot be read.
+    """
+    path = output / "run.json"
+    if not path.is_file():
+        return
+    try:
+        maker = json.loads(path.read_text(encoding="utf-8"))["command"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a run.json of mfl ({error!r}). Choose another output.") from None
+    if maker != command:
+        raise ConfigError(
+            f"output: {output} belongs to `mfl {maker}`, whose run.json would be lost. Choose another folder."
+        )
 
 
 class Run:

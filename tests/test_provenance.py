@@ -10,7 +10,8 @@ from pydantic import Field
 
 from mouse_facelift import __version__, provenance
 from mouse_facelift.config import Config
-from mouse_facelift.provenance import LIBRARIES, Run, sha256
+from mouse_facelift.errors import ConfigError
+from mouse_facelift.provenance import LIBRARIES, Run, check_maker, sha256
 
 
 class ToyConfig(Config):
@@ -80,3 +81,15 @@ def test_installed_package_does_not_report_the_repository_around_it(
 def test_without_git_there_is_no_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert provenance._git_revision() is None
+
+
+def test_folder_of_another_command_is_refused(tmp_path: Path) -> None:
+    check_maker(tmp_path / "absent", "train-gslrm")
+    check_maker(tmp_path, "train-gslrm")
+    (tmp_path / "run.json").write_text('{"command": "preprocess"}')
+    check_maker(tmp_path, "preprocess")
+    with pytest.raises(ConfigError, match="belongs to `mfl preprocess`"):
+        check_maker(tmp_path, "train-gslrm")
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"not a run\.json"):
+        check_maker(tmp_path, "preprocess")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, ConfigError
 from ..files import nearest_existing
+from ..provenance import check_maker
 from .checkpoints import checkpoint_to_resume, enclosing_run
 from .config import OptimizerConfig, TrainingConfig
 from .lock import locked
@@ -33,8 +34,8 @@ def run_folder(
 
     Raises:
         ConfigError: the optimizer is for other devices or does not go with `training.fsdp`, `output` cannot
-            be written to, lies in a checkpoint or is another trainer's, or it holds checkpoints that
-            `training.resume` does not mean.
+            be written to, lies in a checkpoint, is another trainer's or another command's, or it holds
+            checkpoints that `training.resume` does not mean.
         CheckpointError: what `training.resume` names holds no complete checkpoint, or one of another command.
         DependencyError: a library is missing.
     """
@@ -50,6 +51,7 @@ def run_folder(
                 f"{checkpoint.folder} was made by mfl {checkpoint.manifest['command']}, and this is mfl "
                 f"{command}. Choose another output."
             )
+        check_maker(output, command)
         yield
 
 

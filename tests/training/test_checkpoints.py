@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 
 from mouse_facelift.errors import CheckpointError, ConfigError
 from mouse_facelift.training.checkpoints import (
+    MANIFEST,
+    amend_checkpoint,
     checkpoint_folder,
     checkpoint_to_resume,
     delete_checkpoint,
@@ -194,3 +196,43 @@ def test_killed_deletion_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: 
     assert list_checkpoints(tmp_path) == []
     write_checkpoint(tmp_path, 2, fill, {})
     assert names(tmp_path) == ["step_00000002"]
+
+
+def test_files_that_somebody_keeps_in_a_checkpoint_are_not_deleted_with_it(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, 1, fill, {})
+    notes = checkpoint.folder / "evaluation" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("precious")
+    with pytest.raises(CheckpointError, match=r"holds evaluation/notes\.txt, which is not part of it"):
+        delete_checkpoint(tmp_path, checkpoint)
+    assert notes.read_text() == "precious" and list_checkpoints(tmp_path)
+    notes.unlink()
+    delete_checkpoint(tmp_path, checkpoint)
+    assert names(tmp_path) == []
+
+
+def test_what_is_added_to_a_manifest_is_added_at_once_and_half_an_addition_is_in_nobodys_way(
+    tmp_path: Path,
+) -> None:
+    write_checkpoint(tmp_path, 1, fill, {"metrics": None})
+    folder = checkpoint_folder(tmp_path, 1)
+    (folder / ".manifest.abcd1234.json").write_text('{"step"')
+    amended = amend_checkpoint(tmp_path, 1, {"metrics": {"psnr": 3.0}})
+    assert amended.manifest["metrics"] == {"psnr": 3.0}
+    verify_checkpoint(amended)
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "weights"]
+    (folder / ".manifest.abcd1234.json").write_text('{"step"')
+    delete_checkpoint(tmp_path, amended)
+    assert names(tmp_path) == []
+
+
+def test_file_in_a_checkpoints_place_is_set_aside(tmp_path: Path) -> None:
+    checkpoint_folder(tmp_path, 1).parent.mkdir()
+    checkpoint_folder(tmp_path, 1).write_text("x")
+    assert write_checkpoint(tmp_path, 1, fill, {}).step == 1
+    assert [name[:17] for name in names(tmp_path)] == ["step_00000001", "step_00000001.bad"]
+
+
+def test_home_of_nobody_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="~nobody-of-that-name/run: no such folder"):
+        checkpoint_to_resume(tmp_path, "~nobody-of-that-name/run")

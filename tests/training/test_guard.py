@@ -1,9 +1,6 @@
 """Skipped steps: too many end the run with its state saved, and bad samples are told by name."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import pytest
 import torch
 from test_loop import Points, Toy, final_files, train
 from torch import Tensor, nn
+from two_processes import run_in_two
 
 from mouse_facelift.errors import DataError, DivergedError
 from mouse_facelift.training.checkpoints import list_checkpoints
@@ -146,36 +144,24 @@ def test_bad_sample_ends_the_run_with_its_name_and_nothing_takes_its_place(
 
 
 TWO = """
+import os
 import sys
 from pathlib import Path
 
-import torch
+from mouse_facelift.errors import DivergedError
 from test_guard import Poisoned
 from test_loop import train
 
+folder = Path(sys.argv[1])
 try:
-    train(Path(sys.argv[1]) / "run", Poisoned, steps=40, batch_size=1, skip_window=20)
-except Exception as error:
-    print(torch.distributed.get_rank(), type(error).__name__, error, flush=True)
+    train(folder / "run", Poisoned, steps=40, batch_size=1, skip_window=20)
+except DivergedError as error:
+    (folder / f"told_{os.environ['RANK']}.txt").write_text(str(error))
 """
 
 
 def test_processes_agree_on_skips_and_end_together(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(TWO)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    here = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(
-        [*launch, str(script), str(tmp_path)],
-        env=os.environ | here,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    told = done.stdout.splitlines()
-    assert len(told) == 2 and {line[0] for line in told} == {"0", "1"}
-    assert told[0][1:] == told[1][1:]
-    assert "DivergedError" in told[0] and "The state is saved in" in told[0]
-    assert set(re.findall(r"point_\d", told[0])) <= set(Poisoned.bad)
+    run_in_two(TWO, tmp_path)
+    first, second = ((tmp_path / f"told_{rank}.txt").read_text() for rank in (0, 1))
+    assert first == second and "The state is saved in" in first
+    assert set(re.findall(r"point_\d", first)) <= set(Poisoned.bad)

@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from two_processes import run_in_two
 
 from mouse_facelift.config import Config
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError
@@ -249,23 +248,7 @@ except KeyboardInterrupt:
 
 
 def test_two_processes_stop_together_write_one_run_and_resume_bit_for_bit(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    settings = {
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parent),
-    }
-    done = subprocess.run(
-        [*launch, str(script), str(tmp_path)],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_in_two(TWO_PROCESSES, tmp_path)
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [3, 6]
     assert [line["step"] for line in read_log(run) if "loss" in line] == [1, 2, 3, 4, 5, 6]

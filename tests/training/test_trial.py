@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError
 from mouse_facelift.training.checkpoints import list_checkpoints
 from mouse_facelift.training.config import OptimizerConfig, TrainingConfig
-from mouse_facelift.training.preflight import check_output
 from mouse_facelift.training.trial import Trial, trial
 
 
@@ -110,16 +109,3 @@ def test_bad_sample_is_found(tmp_path: Path) -> None:
     task.dataset = Broken()
     with pytest.raises(DataError, match="point_"):
         attempt(tmp_path / "run", task, steps=5)
-
-
-def test_output_that_is_a_file_or_cannot_be_written_is_refused_first_of_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    for output in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(ConfigError, match="file is a file, expected a folder"):
-            check_output(output)
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(ConfigError, match="cannot be written to"):
-        check_output(tmp_path / "run")
-    assert not (tmp_path / "run").exists()

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ...provenance import Run
+from ...provenance import Run, check_maker
 from ...samples.format import read_sample
 from ..config import MAX_VIEWS, MIN_VIEWS
 from ..folders import load_slots, locate
 from ..slots import FACELIFT_RELATIVE_DEG, Slots
-from ..weights import read_json
 from .config import PromptsConfig
 from .encoding import encode, find_text_encoder, read_tokenizer, tokenize, view_similarity
 from .files import PROMPTS_FILE, save_prompt_embeds
@@ -74,13 +73,7 @@ def run(config: PromptsConfig, dry_run: bool = False) -> Path:
 def _check_output(config: PromptsConfig) -> None:
     if config.output.is_file():
         raise ConfigError(f"output={config.output} is a file, expected a folder for {PROMPTS_FILE}.")
-    if (config.output / "run.json").is_file():
-        command = read_json(config.output / "run.json").get("command")
-        if command != COMMAND:
-            raise ConfigError(
-                f"output={config.output} belongs to `mfl {command}`, whose run.json would be lost. Choose "
-                "another folder."
-            )
+    check_maker(config.output, COMMAND)
     if (config.output / PROMPTS_FILE).exists() and not config.overwrite:
         raise ConfigError(f"{config.output / PROMPTS_FILE} exists. Choose another output, or overwrite=true.")
 
