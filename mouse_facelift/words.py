@@ -1,4 +1,4 @@
-"""Durations and sizes as people read them."""
+"""Durations, sizes and counts as people read them."""
 
 UNITS_S = (("d", 86400), ("h", 3600), ("min", 60))
 
@@ -29,3 +29,8 @@ def data_size(count: float) -> str:
 def gigabytes(size: float) -> str:
     """Decimal, as disks are sold: `1.29 GB`."""
     return f"{size / 1e9:.2f} GB"
+
+
+def several(count: int, noun: str) -> str:
+    """Such as `1 step`, `4 steps`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

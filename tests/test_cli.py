@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +150,39 @@ def test_debug_shows_the_traceback_too(mfl: Call, toy: Callable) -> None:
 def test_interruption_is_130(mfl: Call, toy: Callable) -> None:
     toy(raising(KeyboardInterrupt()))
     assert mfl("preprocess") == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("as_what", ["itself", "exit", "bug"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)]
+)
+def test_signal_before_a_command_begins_ends_the_program_with_its_own_code(
+    number: signal.Signals,
+    code: int,
+    as_what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def app(prog_name: str) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            # What the command line's library and the import system make of it.
+            if as_what == "exit":
+                raise SystemExit(130) from None
+            if as_what == "bug":
+                raise ImportError from None
+            raise
+
+    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    monkeypatch.setattr(cli, "app", app)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+    assert ended.value.code == code and capsys.readouterr().err == "interrupted\n"
 
 
 def test_bug_is_1_with_its_traceback(mfl: Call, toy: Callable) -> None:

@@ -135,3 +135,8 @@ def test_home_is_expanded_and_null_stays_null(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HOME", "/home/me")
     found = load_config(Places, None, ["output=~/mice", "other=null"])
     assert found == Places(output=Path("/home/me/mice"), other=None)
+
+
+def test_home_of_nobody_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="output: found '~nobody-of-that-name/x': no home folder is known"):
+        load_config(Places, None, ["output=~nobody-of-that-name/x"])

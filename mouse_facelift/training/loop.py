@@ -13,9 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from .. import progress
 from ..config import Config
 from ..errors import DivergedError, Interrupted
 from ..files import remove_leftovers
@@ -27,17 +25,24 @@ from .loading import load_batches
 from .logging import check_loggers
 from .optimizer import make_adamw
 from .process import this_process
-from .reporter import Reporter
+from .reporter import Reporter, be_quiet
 from .resume import agreed_checkpoint, announce, check_compatible, facts_of_run
 from .sampler import StepSampler, step_generator
 from .saving import Checkpointer
-from .schedule import averaging, lr_factor
-from .sharding import ShardedAverage, shard, unsynchronized, wants_sharding
+from .schedule import lr_factor
+from .sharding import shard, unsynchronized, wants_sharding
 from .signals import StopRequest, stop_request
-from .state import TrainState, generator_state, read_generators, restore_generators, untouched_generators
+from .state import (
+    TrainState,
+    generator_state,
+    make_average,
+    read_generators,
+    restore_generators,
+    untouched_generators,
+)
 from .task import Task
-from .trainable import frozen_hash, share_frozen
-from .update import Outcome, Pass, Updater
+from .trainable import frozen_hash
+from .update import Outcome, Pass, Updater, mean_terms
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +121,7 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=precision)
         self.main = self.accelerator.is_main_process
         if not self.main:
-            _be_quiet()
+            be_quiet()
         self.run = Run(command, config)
         self.step = self.updates = self.samples = 0
         self._validation_due = False
@@ -133,7 +138,8 @@ class Trainer:
             self.module = self.accelerator.prepare(self.bare)
         self.updater = Updater(self.accelerator, self.module, self.optimizer, optimizer)
         self.skips = SkipWindow(training)
-        self.average = self._new_average()
+        kept_here = training.ema_decay and (self.main or self.sharded)
+        self.average = make_average(self.bare, training.ema_decay) if kept_here else None
         self.state = TrainState(self.bare, self.optimizer, self.average, self.accelerator.scaler, twin)
 
     @property
@@ -141,16 +147,6 @@ class Trainer:
         """Of all processes together."""
         training = self.training
         return training.batch_size * training.gradient_accumulation * self.accelerator.num_processes
-
-    def _new_average(self) -> AveragedModel | ShardedAverage | None:
-        if self.training.ema_decay == 0 or not (self.main or self.sharded):
-            return None
-        rule = averaging(self.training.ema_decay)
-        if self.sharded:
-            return ShardedAverage(self.bare, rule)
-        average = AveragedModel(self.bare, multi_avg_fn=rule)
-        share_frozen(self.bare, average.module)
-        return average
 
     # Resume
 
@@ -324,12 +320,7 @@ class Trainer:
         self.skips.add(outcome.skipped if outcome.fault else "", names)
 
     def _log(self, report: Reporter, step: Step) -> None:
-        """Means over forward passes and processes."""
-        names = list(step.passes[0].terms)
-        means = torch.stack([torch.stack([p.terms[name] for p in step.passes]).mean() for name in names])
-        if self.accelerator.num_processes > 1:
-            means = self.accelerator.reduce(means, "mean")
-        values = dict(zip(names, means.tolist(), strict=True))
+        values = mean_terms(self.accelerator, step.passes)
         done = {"grad_norm": step.outcome.grad_norm, "lr": step.rate, "skipped": self.step - self.updates}
         report.figures(self.step, values | done)
 
@@ -387,9 +378,3 @@ class Trainer:
             captured.write(folder / "state", counters, generators)
 
         self.checkpointer.save(self.step, write, self.state.size(), final)
-
-
-def _be_quiet() -> None:
-    """Leave progress and news to the first process."""
-    progress.console = None
-    logging.getLogger(__name__.partition(".")[0]).setLevel(logging.ERROR)

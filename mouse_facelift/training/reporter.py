@@ -108,3 +108,9 @@ class Reporter:
         self._log.pictures(step, folder)
         words = (f"{k} {v if isinstance(v, str) else f'{v:.4g}'}" for k, v in metrics.items())
         log.info("step %d: %s", step, ", ".join(words))
+
+
+def be_quiet() -> None:
+    """Leave progress and news to the first process."""
+    progress.console = None
+    logging.getLogger(__name__.partition(".")[0]).setLevel(logging.ERROR)

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import AveragedModel
 
+from .schedule import averaging
 from .sharding import ShardedAverage, spread, spread_optimizer, whole_optimizer, whole_tensors
 from .tensors import read_tensors
-from .trainable import load_trained_state, trained_state
+from .trainable import load_trained_state, share_frozen, trained_state
 
 MODEL, AVERAGE = "model.safetensors", "ema.safetensors"
 OPTIMIZER, GENERATORS = "optimizer.pt", "rng.pt"
@@ -144,6 +145,16 @@ class TrainState:
                 load_trained_state(self.average.module, state)
                 self.average.n_averaged.fill_(content["averaged_updates"])
         return content["counters"]
+
+
+def make_average(module: nn.Module, decay: float) -> AveragedModel | ShardedAverage:
+    """The running average of what a module trains; of a sharded one, this process's part of it."""
+    rule = averaging(decay)
+    if isinstance(module, FSDPModule):
+        return ShardedAverage(module, rule)
+    average = AveragedModel(module, multi_avg_fn=rule)
+    share_frozen(module, average.module)
+    return average
 
 
 def read_generators(folder: Path, rank: int) -> dict[str, Any] | None:

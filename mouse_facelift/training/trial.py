@@ -16,7 +16,7 @@ import torch
 from ..config import Config
 from ..errors import ConfigError
 from ..files import free_bytes
-from ..words import data_size, duration, gigabytes
+from ..words import data_size, duration, gigabytes, several
 from .config import OptimizerConfig, TrainingConfig
 from .loop import Trainer
 from .task import Task
@@ -78,8 +78,9 @@ class Trial:
         return [
             f"one step: loss {self.loss:.4g}, {update}.",
             f"memory: {gigabytes(self.peak_bytes)}{of} on {self.device}.",
-            f"time: {duration(self.step_s)} a step, {duration(self.validation_s)} a validation; {self.steps} "
-            f"steps and {self.validations} validations take about {duration(self.total_s)}.",
+            f"time: {duration(self.step_s)} a step, {duration(self.validation_s)} a validation; "
+            f"{several(self.steps, 'step')} and {several(self.validations, 'validation')} take about "
+            f"{duration(self.total_s)}.",
             f"disk: {data_size(self.checkpoint_bytes)} a checkpoint, at most {self.checkpoints} at a time: "
             f"{data_size(self.disk_bytes)}; {data_size(self.free_bytes)} are free.{short}",
         ]

@@ -116,6 +116,15 @@ class Updater:
         return ""
 
 
+def mean_terms(accelerator: Accelerator, passes: Sequence[Pass]) -> dict[str, float]:
+    """Each term's mean over forward passes and processes; all processes ask together."""
+    names = list(passes[0].terms)
+    means = torch.stack([torch.stack([each.terms[name] for each in passes]).mean() for name in names])
+    if accelerator.num_processes > 1:
+        means = accelerator.reduce(means, "mean")
+    return dict(zip(names, means.tolist(), strict=True))
+
+
 def clean_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace NaN by 0 and infinities by +-1e-3 in all gradients, in place (facelift_spec 4.5)."""
     for parameter in parameters:

@@ -1,5 +1,6 @@
 """Training GS-LRM on balls whose colour is their surface normal."""
 
+import json
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ from mouse_facelift.gslrm.train import GSLRMTask
 from mouse_facelift.samples.datasets import SampleDataset, as_floats
 from mouse_facelift.samples.format import write_list, write_sample
 from mouse_facelift.training.checkpoints import checkpoint_folder, list_checkpoints
+from mouse_facelift.training.lock import locked
 from mouse_facelift.training.logging import read_log
 
 SIZE, VIEWS = 32, 5
@@ -276,6 +278,30 @@ def test_training_starts_from_given_weights(
     other = load_config(TrainGSLRMConfig, None, [*settings, "model.scale_bias=-2"])
     with pytest.raises(CheckpointError, match="scale_bias"):
         gslrm_train.run(other, dry_run=True)
+
+
+def test_run_to_start_from_is_looked_at_once(
+    settings: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twice, it could have gone on in between, and the hash would be of other weights."""
+    first = gslrm_train.run(load_config(TrainGSLRMConfig, None, settings))
+    caplog.clear()
+    more = [f"start.weights={first}", f"output={tmp_path / 'second'}"]
+    with caplog.at_level("INFO"):
+        second = gslrm_train.run(load_config(TrainGSLRMConfig, None, [*settings, *more]))
+    assert caplog.text.count("taking its newest checkpoint, step 2") == 1
+    inputs = json.loads((second / "run.json").read_text())["inputs"]
+    assert [name for name in inputs if name.startswith(str(first / "checkpoints" / "step_00000002"))]
+
+
+def test_folder_in_which_another_process_trains_is_refused_but_a_dry_run_may_look(
+    config: TrainGSLRMConfig,
+) -> None:
+    with locked(config.output):
+        with pytest.raises(ConfigError, match=f"{config.output} is in use"):
+            gslrm_train.run(config)
+        gslrm_train.run(config, dry_run=True)
+    assert not config.output.exists()
 
 
 @pytest.mark.parametrize("key", ["views.input_views", "views.target_views", "validation.input_views"])

@@ -18,6 +18,7 @@ from mouse_facelift.mvdiffusion.task import MVDiffusionTask, SlotDataset
 from mouse_facelift.mvdiffusion.train import run
 from mouse_facelift.samples.datasets import SampleDataset
 from mouse_facelift.training.checkpoints import write_checkpoint
+from mouse_facelift.training.lock import locked
 
 MakeConfig = Callable[..., TrainMVDiffConfig]
 
@@ -53,6 +54,16 @@ def test_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
     name = "checkpoints/step_00000004/weights/unet/diffusion_pytorch_model.safetensors"
     first, second = load_file(whole / name), load_file(parts / name)
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_folder_in_which_another_process_trains_is_refused_before_anything_is_written_there(
+    train_config: MakeConfig,
+) -> None:
+    config = train_config()
+    with locked(config.output):
+        with pytest.raises(ConfigError, match=f"{config.output} is in use"):
+            run(config)
+        assert not (config.output / "pipeline").exists()
 
 
 def test_averaged_weights_are_exported(train_config: MakeConfig) -> None:

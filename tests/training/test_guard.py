@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from forks import run_in_two
 from test_loop import Points, Toy, final_files, train
 from torch import Tensor, nn
-from two_processes import run_in_two
 
 from mouse_facelift.errors import DataError, DivergedError
 from mouse_facelift.training.checkpoints import list_checkpoints
@@ -141,6 +141,29 @@ def test_bad_sample_ends_the_run_with_its_name_and_nothing_takes_its_place(
         train(tmp_path / "run", lambda: task, steps=20, workers=workers)
     assert str(error.value) == "point_4: alpha is 0 everywhere.\nSecond line."
     assert read_status(tmp_path / "run")["status"] == "failed"
+
+
+def test_skips_before_an_interruption_still_count_after_it(tmp_path: Path) -> None:
+    """A run that is interrupted ever so often must not learn nothing for ever."""
+
+    class Bad(Poisoned):
+        bad = tuple(f"point_{number}" for number in range(7))
+
+    keys = {"steps": 50, "skip_window": 50, "max_skipped_share": 0.1}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", lambda: Bad(interrupt_at=4), **keys)
+    with pytest.raises(DivergedError, match=r"step 6: 6 of the last 6 steps were skipped") as error:
+        train(tmp_path / "run", Bad, **keys)
+    assert len(re.findall(r"point_\d", str(error.value))) >= 6
+
+
+def test_run_that_diverged_begins_again_with_nothing_held_against_it(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError):
+        train(tmp_path / "run", Poisoned, steps=50, batch_size=1, skip_window=20)
+    [checkpoint] = list_checkpoints(tmp_path / "run")
+    # The samples have been repaired.
+    train(tmp_path / "run", steps=checkpoint.step + 5, batch_size=1, skip_window=20)
+    assert read_status(tmp_path / "run")["status"] == "finished"
 
 
 TWO = """

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from forks import run_in_two
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from two_processes import run_in_two
 
 from mouse_facelift.config import Config
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,10 @@ def test_lock_ends_with_a_killed_trainer_though_its_data_loaders_live_on(tmp_pat
         process.kill()
         process.wait()
         os.kill(child, 0)
+        # As soon as the child, only just forked, has begun.
+        deadline = time.monotonic() + 20
+        while trainer_at_work(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert not trainer_at_work(tmp_path) and (tmp_path / LOCK).is_file()
         with locked(tmp_path):
             assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()

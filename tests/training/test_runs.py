@@ -15,6 +15,7 @@ from mouse_facelift import cli
 from mouse_facelift.errors import ConfigError
 from mouse_facelift.training.checkpoints import list_checkpoints
 from mouse_facelift.training.heartbeat import STALE_S, Heartbeat, read_status
+from mouse_facelift.training.lock import LOCK, locked
 from mouse_facelift.training.runs import RunSummary, as_table, list_runs, summarize
 
 
@@ -87,6 +88,46 @@ def test_process_that_was_killed_is_told_from_one_that_runs(tmp_path: Path) -> N
     process.kill()
     process.communicate()
     assert summarize(tmp_path).status == "killed, no checkpoint"
+
+
+def test_folder_in_use_is_a_run_that_starts_or_runs_whatever_its_last_sign_says(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=2)
+    with locked(run):
+        assert summarize(run).status == "starting"
+        rewrite(run, status="running", host="another", pid=1, updated=time.time() - STALE_S - 1)
+        # It validates for long, and its lock is seen through the network disk.
+        assert summarize(run).status == "running"
+    assert summarize(run).status == "stale?"
+    with locked(tmp_path / "new"):
+        assert [run.status for run in list_runs([tmp_path / "new"])] == ["starting"]
+
+
+def test_trainer_that_was_killed_before_its_first_sign_is_told_by_its_lock(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("{}")
+    assert [run.status for run in list_runs([tmp_path])] == ["killed, no checkpoint"]
+
+
+def test_run_that_was_killed_after_its_last_save_has_finished(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=2)
+    rewrite(run, status="running", began=1.0)
+    assert summarize(run).status == "finished"
+    rewrite(run, steps=3)
+    assert summarize(run).status == "killed"
+
+
+def test_runs_in_the_folders_of_other_runs_are_found(tmp_path: Path) -> None:
+    outer = train(tmp_path / "outer", steps=1)
+    inner = train(outer / "fine-tuned", steps=1)
+    train(outer / "checkpoints" / "copy", steps=1)
+    assert [run.folder for run in list_runs([tmp_path])] == [outer, inner]
+
+
+def test_age_of_a_checkpoint_is_that_of_its_content_also_after_copying(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", steps=1)
+    [checkpoint] = list_checkpoints(run)
+    manifest = checkpoint.folder / "manifest.json"
+    manifest.write_text(json.dumps({**checkpoint.manifest, "time": time.time() - 7200}))
+    assert summarize(run).checkpoint_age_s == pytest.approx(7200, abs=60)
 
 
 def test_damaged_files_in_a_run_do_not_hide_it(tmp_path: Path) -> None:

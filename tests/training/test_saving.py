@@ -220,6 +220,18 @@ def test_run_that_cannot_save_its_end_says_what_is_lost(
     assert writer.read_newest() == 2
 
 
+def test_disk_without_room_for_a_checkpoint_is_told_after_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = iter([10**6, 10**9, 10**9])
+    monkeypatch.setattr(saving.shutil, "disk_usage", lambda path: Usage(10**9, 0, next(free)))
+    run = train(tmp_path / "run", steps=4, checkpoint_every=4)
+    told = (
+        f"a checkpoint needs 67 MB, and {run} has 1 MB free: NOTHING can be saved. Free space before step 4."
+    )
+    assert told in caplog.text and steps(run) == [4]
+
+
 def test_space_that_comes_back_in_time_saves_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving.time, "sleep", lambda seconds: None)
     free = iter([0, 0, 0, 10**9])

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from two_processes import losses, run_in_two, tensors_of
+from forks import run_in_two
+from two_processes import losses, tensors_of
 
 from mouse_facelift.geometry import Camera
 from mouse_facelift.samples.format import write_list, write_sample

@@ -1,7 +1,6 @@
 """Signals end a run after its step, with the right exit code; a second request ends it at once."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import end, start
 
 from mouse_facelift.errors import Interrupted
 from mouse_facelift.geometry import Camera
@@ -87,52 +87,61 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "list.txt"
 
 
-class Program:
-    """A tiny GS-LRM training through the real command line."""
+PROGRAM = """
+from mouse_facelift import cli
 
-    def __init__(self, samples: Path, output: Path, *more: str) -> None:
-        self.output = output
-        settings = [
-            f"data.train_list={samples}",
-            "data.image_size=32",
-            "model={width: 32, head_width: 16, layers: 1, scale_bias: -3.5}",
-            "views={input_views: 2, target_views: 1}",
-            "validation={samples: 1, input_views: 2}",
-            "training={steps: 100000, batch_size: 1, workers: 1, log_every: 1}",
-            f"output={output}",
-            *more,
-        ]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mouse_facelift", "train-gslrm", *settings],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )
+cli.main()
+"""
+
+
+def arguments(samples: Path, output: Path) -> list[str]:
+    """Of a tiny GS-LRM training that goes on for ever."""
+    return [
+        "train-gslrm",
+        f"data.train_list={samples}",
+        "data.image_size=32",
+        "model={width: 32, head_width: 16, layers: 1, scale_bias: -3.5}",
+        "views={input_views: 2, target_views: 1}",
+        "validation={samples: 1, input_views: 2}",
+        "training={steps: 100000, batch_size: 1, workers: 1, log_every: 1}",
+        f"output={output}",
+    ]
+
+
+class Training:
+    """One through the real command line, in a process of its own."""
+
+    def __init__(self, samples: Path, output: Path, program: str = PROGRAM) -> None:
+        self.output, self.told = output, output.with_suffix(".txt")
+        self.process = start(program, arguments(samples, output), self.told, {"CUDA_VISIBLE_DEVICES": ""})
 
     def wait_for_steps(self) -> None:
         log, deadline = self.output / "log.jsonl", time.monotonic() + 60
         while not (log.is_file() and log.read_text().count("\n") >= 2):
-            assert self.process.poll() is None, self.process.communicate()[1]
+            assert self.process.is_alive(), self.told.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    def end(self) -> tuple[int, str]:
-        _, told = self.process.communicate(timeout=60)
-        return self.process.returncode, told
+    def send(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def end(self) -> tuple[int | None, str]:
+        return end(self.process, self.told, timeout=60)
 
 
 @pytest.mark.parametrize(("number", "code"), [(TERM, 143), (USR1, 143), (INT, 130)])
 def test_program_saves_and_exits_with_the_signals_code(
     number: signal.Signals, code: int, samples: Path, tmp_path: Path
 ) -> None:
-    program = Program(samples, tmp_path / "run")
-    program.wait_for_steps()
-    program.process.send_signal(number)
+    training = Training(samples, tmp_path / "run")
+    training.wait_for_steps()
+    training.send(number)
     time.sleep(0.001)
     if number == TERM:
         # A launcher's echo.
-        program.process.send_signal(number)
-    returned, told = program.end()
+        training.send(number)
+    returned, told = training.end()
     assert returned == code, told
     assert f"{number.name}: finishing the step, then saving" in told
     [checkpoint] = list_checkpoints(tmp_path / "run")
@@ -141,51 +150,44 @@ def test_program_saves_and_exits_with_the_signals_code(
 
 
 SLOW = """
-import signal, sys, time
+import time
+
 from mouse_facelift import cli
 from mouse_facelift.gslrm.train import GSLRMTask
-loss = GSLRMTask.loss
+
 def slow(self, module, batch, generator):
-    if batch["step"] == 2:
+    if batch["step"] >= 2:
         time.sleep(60)
     return loss(self, module, batch, generator)
-GSLRMTask.loss = slow
+
+loss, GSLRMTask.loss = GSLRMTask.loss, slow
 cli.main()
 """
 
 
-def test_second_ctrl_c_ends_the_program_at_once_in_the_midst_of_a_step(
-    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW)
-    popen = subprocess.Popen
-
-    def with_script(command: list[str], **options: object) -> subprocess.Popen[str]:
-        return popen([command[0], str(script), *command[3:]], **options)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(subprocess, "Popen", with_script)
-    program = Program(samples, tmp_path / "run")
-    program.wait_for_steps()
+def test_second_ctrl_c_ends_the_program_at_once_in_the_midst_of_a_step(samples: Path, tmp_path: Path) -> None:
+    training = Training(samples, tmp_path / "run", SLOW)
+    training.wait_for_steps()
     time.sleep(0.3)
     begin = time.monotonic()
-    program.process.send_signal(INT)
+    training.send(INT)
     time.sleep(0.05)
-    program.process.send_signal(INT)
-    returned, told = program.end()
+    training.send(INT)
+    returned, told = training.end()
     assert returned == 130, told
     assert time.monotonic() - begin < 10
-    assert re.search(r"Ctrl-C again stops at once", told)
+    assert "Ctrl-C again stops at once" in told
     assert list_checkpoints(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("after_s", [0.7, 1.4])
+@pytest.mark.parametrize("after_s", [0.3, 0.7, 1.4])
 def test_signal_while_libraries_load_ends_the_program_with_its_code(
     after_s: float, samples: Path, tmp_path: Path
 ) -> None:
-    program = Program(samples, tmp_path / "run")
-    time.sleep(after_s)
-    program.process.send_signal(TERM)
-    returned, told = program.end()
+    command = [sys.executable, "-m", "mouse_facelift", *arguments(samples, tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(after_s)
+        process.send_signal(TERM)
+        _, told = process.communicate(timeout=60)
     # Before it can take signals, the interpreter ends as the system does it.
-    assert returned in (143, -TERM) and "bug" not in told, told
+    assert process.returncode in (143, -TERM) and "bug" not in told, told

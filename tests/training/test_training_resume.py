@@ -5,18 +5,19 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from forgetful_toy import Forgetful, steps, tensors, train
-from two_processes import run_in_two
+from forks import run_in_two
 
 from mouse_facelift.errors import CheckpointError, DataError
 from mouse_facelift.geometry import Camera
 from mouse_facelift.samples.format import write_list, write_sample
-from mouse_facelift.training.checkpoints import checkpoint_folder, list_checkpoints
-from mouse_facelift.training.resume import data_identity
+from mouse_facelift.training.checkpoints import Checkpoint, checkpoint_folder, list_checkpoints
+from mouse_facelift.training.resume import FORMAT, check_compatible, data_identity
 
 
 def write_data(folder: Path, samples: int = 3, views: int = 2, distance: float = 2.7) -> Path:
@@ -179,3 +180,92 @@ def test_manifest_says_what_made_it(tmp_path: Path) -> None:
     assert {"state/model.safetensors", "state/ema.safetensors", "state/optimizer.pt", "state/rng.pt"} < set(
         manifest["files"]
     )
+
+
+def facts(inputs: dict[str, str] | None = None, **config: Any) -> dict[str, Any]:
+    """A manifest, or the facts of now, of a run with such a configuration."""
+    known = {"format": FORMAT, "time": 0.0, "command": "toy", "frozen": None, "data": {}}
+    return known | {"config": config, "inputs": inputs or {}, "world_size": 1, "samples_per_step": 2}
+
+
+def refusal(then: dict[str, Any], now: dict[str, Any], named: bool = False) -> str:
+    """Why the run of now may not go on from that of then; empty if it may."""
+    try:
+        check_compatible(Checkpoint(Path("run/checkpoints/step_00000004"), 4, then), now, named)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def test_other_optimizer_setting_is_an_oversight_unless_the_checkpoint_is_named() -> None:
+    then, now = facts(optimizer={"lr": 0.1}), facts(optimizer={"lr": 0.01})
+    told = refusal(then, now)
+    assert "optimizer.lr: then 0.1, now 0.01" in told
+    assert "set training.resume=run/checkpoints/step_00000004" in told
+    assert not refusal(then, now, named=True)
+    other = facts(optimizer={"lr": 0.01}, width=5)
+    for named in (False, True):
+        told = refusal(then | {"config": {"optimizer": {"lr": 0.1}, "width": 4}}, other, named)
+        assert "width: then 4, now 5" in told and "training.resume" not in told
+    kinds = facts(optimizer={"kind": "adamw"}), facts(optimizer={"kind": "adamw_8bit"})
+    assert "optimizer.kind" in refusal(*kinds, named=True)
+
+
+def test_what_costs_time_and_memory_alone_and_where_things_lie_may_change() -> None:
+    then = facts(model={"compile": False, "width": 4}, cache={"folder": "a"}, output="runs/a")
+    assert not refusal(then, facts(model={"compile": True, "width": 4}, cache={"folder": "b"}, output="b"))
+
+
+def test_changed_settings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(tmp_path / "run", steps=2)
+    train(tmp_path / "run", steps=2)
+    assert "settings have changed" not in caplog.text
+    train(tmp_path / "run", steps=3, seed=1)
+    train(tmp_path / "run", steps=4, ema_decay=0.5, resume=str(tmp_path / "run"))
+    told = [record.getMessage() for record in caplog.records if "settings have changed" in record.msg]
+    assert told == [
+        "settings have changed since: training.steps: then 2, now 3",
+        "settings have changed since: training.ema_decay: then 0.9, now 0.5; training.steps: then 3, now 4",
+    ]
+
+
+def test_start_weights_are_the_same_however_their_run_is_named_and_however_far_it_has_gone() -> None:
+    file = "checkpoints/step_00000002/weights/gslrm.safetensors"
+    then = facts({f"../first/{file}": "abc"}, start={"weights": "../first"})
+    assert not refusal(then, facts({f"/runs/first/{file}": "abc"}, start={"weights": "/runs/first"}))
+    assert not refusal(then, facts({"/w.safetensors": "abc"}, start={"weights": "/w.safetensors"}))
+    # It has trained on and deleted what this run began with, which this run has left behind.
+    assert not refusal(then, facts({f"../first/{file}": "def"}, start={"weights": "../first"}))
+    told = refusal(then, facts({f"../other/{file}": "def"}, start={"weights": "../other"}))
+    assert "start.weights: then ../first (sha256 abc), now ../other (sha256 def)" in told
+    # A file, though, is its content.
+    other = facts({"w.pt": "abc"}, start={"weights": "w.pt"}), facts({"w.pt": "d"}, start={"weights": "w.pt"})
+    assert "start.weights: then w.pt (sha256 abc), now w.pt (sha256 d)" in refusal(*other)
+
+
+def test_manifest_that_lacks_what_is_compared_is_refused() -> None:
+    then = facts(width=4)
+    del then["config"], then["data"]
+    assert "does not say config, data, so nobody knows" in refusal(then, facts(width=4))
+
+
+def test_other_pictures_under_the_same_names_are_other_data(tmp_path: Path) -> None:
+    path = write_data(tmp_path / "data")
+    (path.parent / "manifest.json").unlink()
+    before = digest(path)
+    shutil.copytree(path.parent, tmp_path / "copy")
+    assert digest(tmp_path / "copy" / "train.txt") == before
+    picture = next((path.parent / "sample_1").rglob("*.png"))
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    assert digest(path) != before
+
+
+def test_places_are_told_in_full_whatever_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with caplog.at_level(logging.INFO):
+        train(Path("../run"), steps=2)
+    assert f"{tmp_path / 'run'}: holds no checkpoints; starting from step 0" in caplog.text
+    assert f"{checkpoint_folder(tmp_path / 'run', 2)}: saved" in caplog.text

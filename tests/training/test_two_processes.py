@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import losses, run_in_two, tensors_of, train
+from forks import run_in_two
+from two_processes import losses, tensors_of, train
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
 """The mean over four samples is added up in another order, and AdamW divides by what is nearly 0 at first."""

@@ -1,8 +1,5 @@
 """Scripts run by two processes of one run on the CPU, and tasks for which one process and two must agree."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,24 +91,3 @@ def tensors_of(run: Path) -> dict[str, Tensor]:
     for number, entry in content["optimizer"]["state"].items():
         found |= {f"{number}:{name}": value for name, value in entry.items()}
     return found
-
-
-def run_in_two(script: str, folder: Path, timeout: float = 120) -> None:
-    """Run a script, which gets `folder` as its argument, in two processes on the CPU."""
-    path = folder / "script.py"
-    path.write_text(script)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    settings = {
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parent),
-    }
-    done = subprocess.run(
-        [*launch, str(path), str(folder)],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
