@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -15,10 +16,33 @@ from typing import Any
 from . import __version__
 from .config import Config, dump_config
 from .errors import ConfigError
-from .files import write_json
+from .files import nearest_existing, write_json
 from .progress import track
 
 LIBRARIES = ("torch", "numpy", "diffusers", "transformers", "accelerate", "gsplat", "av")
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output folder that cannot be made or written, before the long work.
+
+    Raises:
+        ConfigError: it is or lies in a file, leads through a dangling link, or is not writable.
+    """
+    existing, absolute = nearest_existing(output), output.absolute()
+    for place in (absolute, *absolute.parents):
+        if place.is_symlink() and not place.exists():
+            raise ConfigError(
+                f"output: {place} is a link to {place.readlink()}, which does not exist. Make that folder, "
+                "or choose another output."
+            )
+    if not existing.is_dir():
+        raise ConfigError(
+            f"output: {existing} is a file, expected a folder or nothing. Choose another output."
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"output: {existing} cannot be written to. Check its permissions, or choose another."
+        )
 
 
 def check_maker(output: Path, command: str) -> None:

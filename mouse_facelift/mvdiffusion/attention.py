@@ -37,7 +37,8 @@ class MultiViewAttnProcessor:
     Attributes:
         num_views: As given; it may change between calls.
         merge: In `sparse`, attend to view 0 and to the own view apart and merge by the denominators, so that
-            no keys are copied. Only where `can_merge`; where gradients are wanted it takes no effect.
+            no keys are copied. Only where `can_merge`; where gradients are wanted it takes no effect. Off
+            until it is asked for.
     """
 
     def __init__(self, num_views: int, mode: AttentionMode) -> None:

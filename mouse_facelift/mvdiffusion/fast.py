@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from .attention import can_merge, preferred_attention
+from .attention import preferred_attention
 from .conditioning import Condition
 from .denoiser import Denoiser
 from .unet import MultiViewUNet
@@ -72,11 +72,10 @@ def speed_up_vae(vae: AutoencoderKL) -> None:
 
 
 def fuse_projections(unet: MultiViewUNet) -> None:
-    """One matrix product for queries, keys and values of every self-attention, and no copies of keys."""
+    """One matrix product for queries, keys and values of every self-attention."""
     for name, module in unet.named_modules():
         if name.endswith(".attn1"):
             module.fuse_projections()
-            module.processor.merge = can_merge(unet.device, unet.dtype)
 
 
 class FastDenoiser(Denoiser):

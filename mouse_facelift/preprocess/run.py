@@ -17,7 +17,7 @@ from ..capture.recording import Recording, open_recording
 from ..errors import ConfigError, DataError, MflError
 from ..files import atomic_path, write_json
 from ..geometry.cameras import Array
-from ..provenance import Run
+from ..provenance import Run, check_output
 from ..samples.split import check_clock
 from .config import PreprocessConfig
 from .facts import RecordingFacts, inspect
@@ -55,7 +55,7 @@ def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) 
     """
     record = Run("preprocess", config)
     workspace = Workspace(config.output)
-    workspace.check_writable()
+    check_output(config.output)
     recording = open_recording(config.input)
     wanted = candidates(config.selection, recording.frame_count)
     if len(wanted) > 1:

@@ -18,7 +18,7 @@ from typing import Any
 from .. import __version__
 from ..config import dump_config
 from ..errors import ConfigError, DataError
-from ..files import nearest_existing, write_json
+from ..files import write_json
 from ..samples.format import read_sample
 from .config import PreprocessConfig
 
@@ -55,22 +55,6 @@ class Workspace:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.work = output / WORK
-
-    def check_writable(self) -> None:
-        """Refuse a folder that cannot be made or written, before the long work.
-
-        Raises:
-            ConfigError: it is a file, or not writable.
-        """
-        existing = nearest_existing(self.output)
-        if not existing.is_dir():
-            raise ConfigError(
-                f"{existing}: is a file, expected a folder for the samples. Set another output."
-            )
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"{self.output}: {existing} is not writable. Set another output, or its permissions."
-            )
 
     def manifest(self) -> Mapping[str, Any] | None:
         """The manifest of a complete run; None where there is none.

@@ -1,13 +1,11 @@
 """What can be known to fail before any weights are read: libraries, devices, the output's folder."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CheckpointError, ConfigError
-from ..files import nearest_existing
-from ..provenance import check_maker
+from ..provenance import check_maker, check_output
 from .checkpoints import checkpoint_to_resume, enclosing_run
 from .config import OptimizerConfig, TrainingConfig
 from .lock import locked
@@ -43,6 +41,7 @@ def run_folder(
     check_sharding(training, optimizer)
     check_loggers(training)
     check_output(output)
+    check_place(output)
     alone = this_process().is_main_process and not dry_run
     with locked(output.resolve()) if alone else contextlib.nullcontext():
         checkpoint = checkpoint_to_resume(output.resolve(), training.resume)
@@ -55,31 +54,15 @@ def run_folder(
         yield
 
 
-def check_output(output: Path) -> None:
-    """Refuse a folder that no run can have.
+def check_place(output: Path) -> None:
+    """Refuse a folder in a checkpoint, with which it would be deleted one day.
 
     Raises:
-        ConfigError: it is a file, cannot be written to, or lies in a checkpoint, with which it would be
-            deleted one day.
+        ConfigError: it is one.
     """
-    existing, absolute = nearest_existing(output), output.absolute()
-    for place in (absolute, *absolute.parents):
-        if place.is_symlink() and not place.exists():
-            raise ConfigError(
-                f"output: {place} is a link to {place.readlink()}, which does not exist. Make that folder, "
-                "or choose another output."
-            )
-    if not existing.is_dir():
-        raise ConfigError(
-            f"output: {existing} is a file, expected a folder or nothing. Choose another output."
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"output: {existing} cannot be written to. Check its permissions, or choose another."
-        )
     run = enclosing_run(output)
     if run is not None:
         raise ConfigError(
-            f"output: {absolute} lies among the checkpoints of the run {run}, which are deleted one day. "
-            "Give the run itself to continue it, or choose another output."
+            f"output: {output.absolute()} lies among the checkpoints of the run {run}, which are deleted one "
+            "day. Give the run itself to continue it, or choose another output."
         )

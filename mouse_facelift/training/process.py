@@ -34,7 +34,13 @@ def _leave_at_exit() -> None:
 
 
 def _leave() -> None:
-    """Close the connections: their threads would outlive the interpreter, and abort where they call it."""
+    """Close gloo's connections: their threads would outlive the interpreter, and abort where they call it.
+
+    NCCL's threads do not call it, and closing its connections can wait for the other processes. Where they
+    wait for this one, which has failed, nobody would ever end.
+    """
+    if PartialState().backend != "gloo":
+        return
     # Modules that were wrapped for distributed training hold connections too, in cycles of references.
     gc.collect()
     PartialState().destroy_process_group()

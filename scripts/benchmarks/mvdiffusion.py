@@ -35,7 +35,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mouse_facelift.mvdiffusion.attention import preferred_attention
+from mouse_facelift.mvdiffusion.attention import can_merge, preferred_attention
 from mouse_facelift.mvdiffusion.conditioning import Condition
 from mouse_facelift.mvdiffusion.config import MVDiffOptimizerConfig, SamplingConfig
 from mouse_facelift.mvdiffusion.denoiser import Denoiser
@@ -134,29 +134,22 @@ def evaluation_cases(bench: Bench) -> Iterator[tuple[str, Callable[[], Callable[
         fuse_projections(denoiser.unet)
         return denoiser
 
-    def fused_with_copies() -> Denoiser:
-        denoiser = fused()
-        set_merge(denoiser, False)
-        return denoiser
-
-    def fast(merge: bool = True, **choices: Any) -> FastDenoiser:
-        denoiser = speed_up(plain(), **choices)
-        set_merge(denoiser, merge)
-        return denoiser
+    def fast(**choices: Any) -> FastDenoiser:
+        return speed_up(plain(), **choices)
 
     yield "published design", lambda: as_published(plain())
     yield "published design, cuDNN's attention", lambda: preferring(as_published(plain()))
     yield "ours, plain", plain
     yield "+ cuDNN's attention", lambda: preferring(plain())
-    yield "+ fused projections", lambda: preferring(fused_with_copies())
-    yield "+ merged attention", lambda: preferring(fused())
+    yield "+ fused projections", lambda: preferring(fused())
     yield "+ constants once", fast
     yield "+ channels-last", lambda: fast(channels_last=True)
+    yield "+ merged attention", lambda: merging(fast(channels_last=True))
     if not bench.compiles:
         return
     yield "published design, compiled", lambda: compiled(as_published(plain()))
     yield "ours, compiled", lambda: fast(compile=True)
-    yield "ours, compiled, joined keys instead of merged attention", lambda: fast(False, compile=True)
+    yield "ours, compiled, merged attention", lambda: merging(fast(compile=True))
     if not bench.quick:
         yield "ours, compiled, not channels-last", lambda: fast(compile=True, channels_last=False)
     yield "ours, compiled, CUDA graph", lambda: fast(compile=True, graphs=True)
@@ -376,11 +369,12 @@ def compiled(denoiser: Denoiser) -> Denoiser:
     return denoiser
 
 
-def set_merge(denoiser: Denoiser, merge: bool) -> None:
-    """Choose how sparse attention is computed."""
+def merging(denoiser: FastDenoiser) -> FastDenoiser:
+    """Sparse attention without copies of keys, where the device has the kernel for it."""
     for name, module in denoiser.unet.named_modules():
         if name.endswith(".attn1"):
-            module.processor.merge = merge
+            module.processor.merge = can_merge(denoiser.unet.device, denoiser.unet.dtype)
+    return denoiser
 
 
 def release() -> None:

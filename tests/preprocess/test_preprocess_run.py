@@ -161,10 +161,10 @@ def test_output_that_cannot_be_written_is_refused_before_the_videos_are_read(
     recording_folder, tmp_path, monkeypatch
 ):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="file: is a file, expected a folder"):
+    with pytest.raises(ConfigError, match="file is a file, expected a folder"):
         run(config(recording_folder, tmp_path / "file" / "out"), dry_run=True)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(ConfigError, match=r"out: .* is not writable"):
+    with pytest.raises(ConfigError, match="cannot be written to"):
         run(config(recording_folder, tmp_path / "out"), dry_run=True)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from forgetful_toy import Points
 from forks import run_in_two
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from mouse_facelift.config import Config
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError
@@ -24,15 +24,6 @@ from mouse_facelift.training.loop import fit, seed_everything
 class ToyConfig(Config):
     width: int = Field(3, description="Size of the toy.")
     training: TrainingConfig = Field(TrainingConfig(), description="Training.")
-
-
-class Points(Dataset[dict[str, Any]]):
-    def __len__(self) -> int:
-        return 7
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        x = torch.randn(3, generator=torch.Generator().manual_seed(index))
-        return {"id": f"point_{index}", "x": x, "y": x.sum()[None]}
 
 
 class Toy:

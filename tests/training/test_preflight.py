@@ -6,9 +6,10 @@ import pytest
 from test_loop import train
 
 from mouse_facelift.errors import CheckpointError, ConfigError
+from mouse_facelift.provenance import check_output
 from mouse_facelift.training.checkpoints import checkpoint_folder, enclosing_run, list_checkpoints
 from mouse_facelift.training.config import OptimizerConfig, TrainingConfig
-from mouse_facelift.training.preflight import check_output, run_folder
+from mouse_facelift.training.preflight import check_place, run_folder
 
 
 def test_output_that_is_a_file_or_cannot_be_written_is_refused_first_of_all(
@@ -32,10 +33,10 @@ def test_output_among_checkpoints_is_refused_because_it_would_be_deleted_with_th
         with pytest.raises(
             ConfigError, match=f"lies among the checkpoints of the run {run}, which are deleted"
         ):
-            check_output(output)
+            check_place(output)
     # Weights of other people may lie in a folder of that name.
-    check_output(tmp_path / "checkpoints" / "run")
-    check_output(run / "fine-tuned")
+    check_place(tmp_path / "checkpoints" / "run")
+    check_place(run / "fine-tuned")
     assert enclosing_run(run) is None
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ...provenance import Run, check_maker
+from ...provenance import Run, check_maker, check_output
 from ...samples.format import read_sample
 from ..config import MAX_VIEWS, MIN_VIEWS
 from ..folders import load_slots, locate
@@ -71,8 +71,7 @@ def run(config: PromptsConfig, dry_run: bool = False) -> Path:
 
 
 def _check_output(config: PromptsConfig) -> None:
-    if config.output.is_file():
-        raise ConfigError(f"output={config.output} is a file, expected a folder for {PROMPTS_FILE}.")
+    check_output(config.output)
     check_maker(config.output, COMMAND)
     if (config.output / PROMPTS_FILE).exists() and not config.overwrite:
         raise ConfigError(f"{config.output / PROMPTS_FILE} exists. Choose another output, or overwrite=true.")
