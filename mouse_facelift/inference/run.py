@@ -1,22 +1,17 @@
 """`mfl infer`: load the models once, reconstruct every sample, keep what is finished."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
-from ..errors import ConfigError, DataError, DependencyError, MflError
+from ..errors import ConfigError, DataError, MflError
 from ..files import atomic_folder, write_json
-from ..gslrm import find_weights, load_gslrm
 from ..progress import track
-from ..provenance import Run, sha256
+from ..provenance import Run
 from ..samples.format import read_sample
 from .config import InferConfig
-from .direct import INFERENCE_DTYPE, Direct
 from .inputs import Source, Views, find_sources, read_cutout
+from .models import Models, Weights, choose_device, load_models
 from .output import OutputFolder
 from .results import Reconstruction, write_results
 
@@ -47,11 +42,10 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
     for source in sources:
         _check_input(config, source)
     record = Run("infer", config)
-    weights, pinned = find_weights(config.gslrm), _pin_checkpoint(config)
-    _check_references(pinned, sources)
-    hashes = {str(file.resolve()): sha256(file) for file in (weights, *_trained_files(pinned))}
-    output = OutputFolder(config, hashes, sources)
-    models = _load_models(pinned, weights, device)
+    weights = Weights.find(config)
+    _check_references(weights.config, sources)
+    output = OutputFolder(config, weights.hashes, sources)
+    models = load_models(weights, device)
     record.lap("loading")
     if dry_run:
         log.info("%d samples to reconstruct; weights and cameras are in order", len(sources))
@@ -74,56 +68,6 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
         log.info("%s", ", ".join(f"{name} {value:.3f}" for name, value in overall.items()))
     output.write(record)
     return config.output
-
-
-def choose_device(choice: str) -> torch.device:
-    """Resolve `auto`, `cuda` or `cpu`.
-
-    Raises:
-        DependencyError: CUDA is asked for and not there.
-    """
-    available = torch.cuda.is_available()
-    if choice == "cuda" and not available:
-        raise DependencyError("device=cuda, but PyTorch finds no CUDA device. Use device=auto or device=cpu.")
-    return torch.device("cuda" if available and choice != "cpu" else "cpu")
-
-
-@dataclass(frozen=True)
-class Models:
-    """What reconstructs.
-
-    Attributes:
-        reconstruct: From the views of some samples to the Gaussians of each.
-        shown_size: Side at which it wants the views; None takes them as they are.
-        size: Side at which its result is rendered and measured, likewise.
-    """
-
-    reconstruct: Callable[[Sequence[Views]], Iterator[Reconstruction]]
-    shown_size: int | None
-    size: int | None
-
-
-def _load_models(config: InferConfig, weights: Path, device: torch.device) -> Models:
-    model = load_gslrm(weights, device)
-    if device.type == "cuda":
-        model.hold_weights(INFERENCE_DTYPE)
-    if config.mvdiffusion is None:
-        return Models(partial(map, Direct(config, model)), config.image_size, config.image_size)
-    from .e2e import EndToEnd
-
-    end_to_end = EndToEnd(config, model, device)
-    return Models(end_to_end.together, end_to_end.image_size, config.image_size or end_to_end.image_size)
-
-
-def _pin_checkpoint(config: InferConfig) -> InferConfig:
-    """Name MVDiffusion's checkpoint instead of its run: a training might write a newer one meanwhile."""
-    if config.mvdiffusion is None:
-        return config
-    from ..mvdiffusion.folders import locate
-
-    trained, frozen = locate(config.mvdiffusion)
-    place = trained if trained == frozen else trained.parent
-    return config.model_copy(update={"mvdiffusion": place})
 
 
 def _check_references(config: InferConfig, sources: Sequence[Source]) -> None:
@@ -153,19 +97,6 @@ def _check_references(config: InferConfig, sources: Sequence[Source]) -> None:
             slots.view_ids[0],
             others[0],
         )
-
-
-def _trained_files(config: InferConfig) -> Iterable[Path]:
-    """The files of MVDiffusion's trained parts."""
-    if config.mvdiffusion is not None:
-        from ..mvdiffusion.folders import find_prompts, locate
-        from ..mvdiffusion.slots import SLOTS_FILE
-
-        trained, _ = locate(config.mvdiffusion)
-        yield from sorted((trained / "unet").glob("*"))
-        yield find_prompts(trained)
-        if (trained / SLOTS_FILE).is_file():
-            yield trained / SLOTS_FILE
 
 
 def _reconstructions(

@@ -374,7 +374,7 @@ def test_cameras_that_a_sample_lacks_are_named_before_anything_is_loaded_or_writ
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_ball(balls.parent / "sample_000001", view_ids=[1, 7])
-    monkeypatch.setattr("mouse_facelift.inference.run._load_models", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("mouse_facelift.inference.run.load_models", lambda *_: pytest.fail("loaded"))
     settings = config("mode=e2e", f"mvdiffusion={request.getfixturevalue(model)}", f"input={balls}", setting)
     with pytest.raises((DataError, ConfigError), match=message):
         run(settings)

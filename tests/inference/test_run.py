@@ -16,7 +16,8 @@ from mouse_facelift.gaussians import Gaussians
 from mouse_facelift.gslrm import load_gslrm, save_gslrm
 from mouse_facelift.inference import run as run_module
 from mouse_facelift.inference.config import InferConfig
-from mouse_facelift.inference.run import choose_device, run
+from mouse_facelift.inference.models import choose_device
+from mouse_facelift.inference.run import run
 from mouse_facelift.provenance import sha256
 from mouse_facelift.training.checkpoints import write_checkpoint
 
