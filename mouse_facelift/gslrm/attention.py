@@ -1,6 +1,6 @@
 """Exact attention at lengths that the hardware likes.
 
-cuDNN's kernels are 14 % slower where the number of tokens is not a multiple of the tile. So the tokens are
+The kernels are up to 14 % slower where the number of tokens is not a multiple of the tile. So the tokens are
 padded with zeros, and what the padding does to the softmax is taken out again, exactly: a key of zeros has
 the score 0 whatever the query, so n of them add n to the denominator. The layers have no biases, so rows of
 zeros stay zeros everywhere else, and so do their gradients.
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .flash4 import attend, flash4_for
 
 ALIGNMENT = 128
 """Tokens are padded to a multiple of this."""
@@ -38,6 +40,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, padding: int = 0) -> Tensor:
     Returns:
         [B, H, L, D]
     """
+    if kernel := flash4_for(q):
+        return attend(kernel, q, k, v, padding)
     if padding == 0:
         return F.scaled_dot_product_attention(q, k, v)
     return _padded_attention(q, k, v, padding)[0]

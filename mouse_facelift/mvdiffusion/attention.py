@@ -36,9 +36,6 @@ class MultiViewAttnProcessor:
 
     Attributes:
         num_views: As given; it may change between calls.
-        merge: In `sparse`, attend to view 0 and to the own view apart and merge by the denominators, so that
-            no keys are copied. Only where `can_merge`; where gradients are wanted it takes no effect. Off
-            until it is asked for.
     """
 
     def __init__(self, num_views: int, mode: AttentionMode) -> None:
@@ -49,7 +46,6 @@ class MultiViewAttnProcessor:
             )
         self.num_views = num_views
         self.mode = mode
-        self.merge = False
 
     def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Attend.
@@ -77,9 +73,7 @@ class MultiViewAttnProcessor:
             return _attention(*(x.flatten(1, 2) for x in (query, key, value)))
         if self.mode == "none" or self.num_views == 1:
             return _attention(*(x.flatten(0, 1) for x in (query, key, value)))
-        if self.merge and not torch.is_grad_enabled():
-            return _sparse_merged(query, key, value)
-        return _sparse_joined(query, key, value)
+        return _sparse(query, key, value)
 
 
 def _project(attn: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,41 +93,12 @@ def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
-def _sparse_joined(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _sparse(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """View 0 by itself; the others over view 0's keys and their own, side by side. [B, V, L, H, D]"""
     first = _attention(query[:, 0], key[:, 0], value[:, 0])
     both = (torch.cat([x[:, :1].expand_as(x[:, 1:]), x[:, 1:]], dim=2).flatten(0, 1) for x in (key, value))
     others = _attention(query[:, 1:].flatten(0, 1), *both)
     return torch.cat([first[:, None], others.unflatten(0, (len(query), -1))], dim=1)
-
-
-def _sparse_merged(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Every view over its own keys; all but view 0 over view 0's too. [B, V, L, H, D]
-
-    A softmax over two sets of keys is the mean of the two softmaxes, weighed by their denominators.
-    """
-    objects, views, length = query.shape[:3]
-    own, own_log = _with_denominators(*(x.flatten(0, 1) for x in (query, key, value)))
-    own, own_log = (x.unflatten(0, (objects, views)) for x in (own, own_log))
-    front, front_log = _with_denominators(query[:, 1:].flatten(1, 2), key[:, 0], value[:, 0])
-    front, front_log = (x.unflatten(1, (views - 1, length)) for x in (front, front_log))
-    share = torch.sigmoid(front_log - own_log[:, 1:])[..., None].to(own.dtype)
-    return torch.cat([own[:, :1], torch.lerp(own[:, 1:], front, share)], dim=1)
-
-
-def _with_denominators(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """`_attention` and the logarithm of the softmax's denominators. [N, L, H, D], fp32 [N, L, H]"""
-    heads = [x.transpose(1, 2) for x in (query, key, value)]
-    if query.device.type == "cpu":
-        out, logarithm = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads)
-    else:
-        out, logarithm = torch.ops.aten._scaled_dot_product_cudnn_attention(*heads, None, True)[:2]
-    return out.transpose(1, 2), logarithm.reshape(out.shape[:3]).transpose(1, 2)
-
-
-def can_merge(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether there is a fast kernel that also tells the denominators."""
-    return device.type == "cpu" or (_is_hopper(device) and dtype in (torch.float16, torch.bfloat16))
 
 
 @contextmanager

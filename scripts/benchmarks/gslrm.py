@@ -26,7 +26,10 @@ from torch.utils.checkpoint import checkpoint
 from mouse_facelift.gaussians import Gaussians, render
 from mouse_facelift.geometry import Camera
 from mouse_facelift.geometry.rays import CameraBatch
+from mouse_facelift.gslrm.attention import ALIGNMENT
+from mouse_facelift.gslrm.attention import _padded_attention as padded_attention
 from mouse_facelift.gslrm.config import GSLRMConfig
+from mouse_facelift.gslrm.flash4 import attend, flash4_for
 from mouse_facelift.gslrm.graphs import GraphedBlocks
 from mouse_facelift.gslrm.model import GSLRM
 from mouse_facelift.metrics import ssim_map
@@ -97,6 +100,9 @@ def cases(quick: bool) -> Iterator[dict[str, Any]]:
             model.hold_weights(HALF)
             model.graphs = GraphedBlocks()
             yield measure("forward, ours, foreground", model, forward, 1, coverage)
+            model.compile_blocks()
+            model.graphs = GraphedBlocks()
+            yield measure("forward, ours, foreground, compiled", model, forward, 1, coverage)
         with built(GSLRM(sparse)) as model:
             for batch in (1, 4) if quick else (1, 2, 4):
                 if coverage < 1 or batch == 1:
@@ -107,7 +113,42 @@ def cases(quick: bool) -> Iterator[dict[str, Any]]:
                     yield measure(
                         "training step, ours, foreground, compiled", model, training_step, batch, coverage
                     )
+    yield from one_attention(config)
     yield from rendering()
+
+
+def one_attention(config: GSLRMConfig) -> Iterator[dict[str, Any]]:
+    """Attention of one block at full length, by PyTorch and, where it is installed, by FlashAttention-4."""
+    tokens = VIEWS * (SIZE // config.patch_size) ** 2 + config.free_gaussians
+    padding = -tokens % ALIGNMENT
+    shape = 1, config.width // config.head_width, tokens, config.head_width
+    heads = [torch.randn(shape, device=DEVICE, dtype=HALF) for _ in range(3)]
+    padded = [F.pad(x, (0, 0, 0, padding)).requires_grad_() for x in heads]
+    kernel = flash4_for(padded[0])
+    ways: dict[str, Callable[[], Tensor]] = {"PyTorch": lambda: padded_attention(*padded, padding)[0]}
+    if kernel is not None:
+        ways["FlashAttention-4"] = lambda: attend(kernel, *padded, padding)
+    for name, way in ways.items():
+        for learn in (False, True):
+
+            def run(way: Callable[[], Tensor] = way, learn: bool = learn) -> None:
+                with torch.set_grad_enabled(learn):
+                    out = way()
+                if learn:
+                    out.backward(padded[0].detach())
+
+            ms, gb = timed(run)
+            case = f"attention of one block, {name}, {'with gradients' if learn else 'forward'}"
+            flop = (3.5 if learn else 1) * 4 * tokens**2 * config.width
+            yield {
+                "case": case,
+                "batch": 1,
+                "coverage": 1.0,
+                "tokens": tokens,
+                "ms": ms,
+                "gb": gb,
+                "flop": flop,
+            }
 
 
 def rendering() -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mouse_facelift.mvdiffusion.attention import can_merge, preferred_attention
+from mouse_facelift.mvdiffusion.attention import preferred_attention
 from mouse_facelift.mvdiffusion.conditioning import Condition
 from mouse_facelift.mvdiffusion.config import MVDiffOptimizerConfig, SamplingConfig
 from mouse_facelift.mvdiffusion.denoiser import Denoiser
@@ -144,12 +144,10 @@ def evaluation_cases(bench: Bench) -> Iterator[tuple[str, Callable[[], Callable[
     yield "+ fused projections", lambda: preferring(fused())
     yield "+ constants once", fast
     yield "+ channels-last", lambda: fast(channels_last=True)
-    yield "+ merged attention", lambda: merging(fast(channels_last=True))
     if not bench.compiles:
         return
     yield "published design, compiled", lambda: compiled(as_published(plain()))
     yield "ours, compiled", lambda: fast(compile=True)
-    yield "ours, compiled, merged attention", lambda: merging(fast(compile=True))
     if not bench.quick:
         yield "ours, compiled, not channels-last", lambda: fast(compile=True, channels_last=False)
     yield "ours, compiled, CUDA graph", lambda: fast(compile=True, graphs=True)
@@ -366,14 +364,6 @@ def preferring(denoiser: Denoiser) -> Callable[..., Tensor]:
 def compiled(denoiser: Denoiser) -> Denoiser:
     """Plain torch.compile."""
     denoiser.unet.compile()
-    return denoiser
-
-
-def merging(denoiser: FastDenoiser) -> FastDenoiser:
-    """Sparse attention without copies of keys, where the device has the kernel for it."""
-    for name, module in denoiser.unet.named_modules():
-        if name.endswith(".attn1"):
-            module.processor.merge = can_merge(denoiser.unet.device, denoiser.unet.dtype)
     return denoiser
 
 

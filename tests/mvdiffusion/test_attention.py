@@ -9,7 +9,6 @@ from diffusers.models.attention_processor import Attention
 from mouse_facelift.mvdiffusion.attention import (
     AttentionMode,
     MultiViewAttnProcessor,
-    can_merge,
     preferred_attention,
 )
 
@@ -76,12 +75,11 @@ def published(attention: Attention, tokens: torch.Tensor, views: int, mode: Atte
     return attention.to_out[0]((weights @ value).transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("views", [1, 2, 4, 6])
 @pytest.mark.parametrize("mode", ["sparse", "dense", "none"])
 def test_every_way_to_compute_it_equals_the_published_one(
-    mode: AttentionMode, views: int, fuse: bool, merge: bool
+    mode: AttentionMode, views: int, fuse: bool
 ) -> None:
     torch.manual_seed(0)
     processor = MultiViewAttnProcessor(views, mode)
@@ -89,7 +87,6 @@ def test_every_way_to_compute_it_equals_the_published_one(
     tokens = torch.randn(2 * views, 10, 32)
     with torch.no_grad():
         expected = published(attention, tokens, views, mode)
-        processor.merge = merge
         if fuse:
             attention.fuse_projections()
         torch.testing.assert_close(attention(tokens), expected, rtol=0, atol=1e-6)
@@ -99,8 +96,6 @@ def test_every_way_to_compute_it_equals_the_published_one(
 def test_gradients_are_those_of_the_published_attention(mode: AttentionMode) -> None:
     torch.manual_seed(0)
     processor = MultiViewAttnProcessor(3, mode)
-    # Gradients are wanted, so this must not take effect.
-    processor.merge = True
     attention = Attention(query_dim=32, heads=2, dim_head=16, processor=processor)
     tokens = torch.randn(6, 10, 32, requires_grad=True)
     weights = torch.randn(6, 10, 32)
@@ -115,14 +110,12 @@ def test_gradients_are_those_of_the_published_attention(mode: AttentionMode) -> 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("merge", [False, True])
-def test_half_precision_kernels_agree_with_full_precision(merge: bool, dtype: torch.dtype) -> None:
+def test_half_precision_kernels_agree_with_full_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     processor = MultiViewAttnProcessor(6, "sparse")
     attention = Attention(query_dim=128, heads=2, dim_head=64, processor=processor).to("cuda", dtype)
     tokens = torch.randn(12, 1024, 128, device="cuda", dtype=dtype)
     with torch.no_grad():
-        processor.merge = merge and can_merge(tokens.device, dtype)
         with preferred_attention(tokens.device):
             found = attention(tokens)
         exact = copy.deepcopy(attention).double()
