@@ -122,7 +122,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         step = int(manifest["step"])
         sizes = {PurePosixPath(name): int(entry["bytes"]) for name, entry in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint manifest ({error!r}).") from None
+        raise CheckpointError(
+            f"{path}: not a checkpoint manifest ({error!r}). Expected a folder step_XXXXXXXX of a training run."
+        ) from None
     named = _NAME.fullmatch(folder.resolve().name)
     if named and int(named[1]) != step:
         raise CheckpointError(f"{path}: is of step {step}, the folder's name says {int(named[1])}.")

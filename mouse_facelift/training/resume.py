@@ -208,11 +208,14 @@ def _is_folder(value: Any, facts: Mapping[str, Any]) -> bool:
 
 
 def _meaning(value: Any, facts: Mapping[str, Any]) -> Any:
-    """Of a path: a list's samples, a file's hash, or, of a folder, the hash of the one input found in it."""
+    """Of a path: a list's samples, a file's hash, or, of a folder, the hash of the inputs found in it."""
     if not isinstance(value, str) or not value:
         return value
-    inside = [digest for name, digest in facts["inputs"].items() if Path(name).is_relative_to(value)]
-    return facts["data"].get(value, inside[0] if len(inside) == 1 else value)
+    inputs = ((Path(name), digest) for name, digest in facts["inputs"].items())
+    inside = {str(path.relative_to(value)): digest for path, digest in inputs if path.is_relative_to(value)}
+    if len(inside) > 1:
+        return hashlib.sha256(json.dumps(inside, sort_keys=True).encode()).hexdigest()
+    return facts["data"].get(value, next(iter(inside.values()), value))
 
 
 def _shown(value: Any, facts: Mapping[str, Any]) -> str:

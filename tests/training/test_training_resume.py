@@ -243,6 +243,16 @@ def test_start_weights_are_the_same_however_their_run_is_named_and_however_far_i
     assert "start.weights: then w.pt (sha256 abc), now w.pt (sha256 d)" in refusal(*other)
 
 
+def test_start_folder_with_several_weights_is_the_same_wherever_it_lies() -> None:
+    def started(place: str, second: str) -> dict[str, Any]:
+        files = {f"{place}/unet/a.safetensors": "aa" * 32, f"{place}/prompts.safetensors": second * 32}
+        return facts(files, start={"path": place})
+
+    assert not refusal(started("old/place", "bb"), started("new", "bb"))
+    told = refusal(started("old/place", "bb"), started("new", "cc"))
+    assert "start.path: then old/place (sha256" in told and "now new (sha256" in told
+
+
 def test_manifest_that_lacks_what_is_compared_is_refused() -> None:
     then = facts(width=4)
     del then["config"], then["data"]
