@@ -123,7 +123,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         sizes = {PurePosixPath(name): int(entry["bytes"]) for name, entry in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path}: not a checkpoint manifest ({error!r}). Expected a folder step_XXXXXXXX of a training run."
+            f"{path}: not a checkpoint manifest ({error!r}). Expected one of step_XXXXXXXX of a training run."
         ) from None
     named = _NAME.fullmatch(folder.resolve().name)
     if named and int(named[1]) != step:
