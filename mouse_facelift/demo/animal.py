@@ -68,6 +68,26 @@ class MouseShape:
             coat_seed=int(rng.integers(2**31)),
         )
 
+    @classmethod
+    def diverse(cls, rng: np.random.Generator) -> "MouseShape":
+        """Draw an animal from a wider range: young to fat, coats from black to white in any warm shade."""
+        average = cls()
+        brightness, warmth = rng.uniform(0.08, 0.9), rng.uniform(0.0, 0.5)
+        flank = brightness * np.array((1.0, 1 - 0.6 * warmth, 1 - 1.2 * warmth))
+        belly = flank + rng.uniform(0.0, 1.0) * (np.array(average.belly) - flank).clip(0)
+        return cls(
+            length_mm=float(rng.uniform(64, 92)),
+            girth=float(rng.uniform(0.82, 1.25)),
+            head=float(rng.uniform(0.88, 1.12)),
+            ear_mm=float(rng.uniform(5.2, 8.6)),
+            tail_mm=float(rng.uniform(62, 96)),
+            back=_colour(flank * rng.uniform(0.35, 1.0)),
+            flank=_colour(flank),
+            belly=_colour(belly),
+            skin=_colour(np.array(average.skin) * rng.uniform(0.55, 1.1)),
+            coat_seed=int(rng.integers(2**31)),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class MousePose:

@@ -1,0 +1,169 @@
+"""Samples of many demo mice, drawn straight at the samples' cameras: what the demo's weights learn from.
+
+Recording, encoding and preprocessing as many animals would take days. Here each moment is drawn once, as
+`mfl preprocess` would have left it: re-aimed cameras, soft edges mixed with the room behind, a trace of noise.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import Camera, Similarity
+from ..preprocess.config import GeometryConfig
+from ..preprocess.normalize import HALF_FIELD, REFERENCE_DISTANCE, REFERENCE_FOCAL, REFERENCE_SIZE, aim
+from ..progress import track
+from ..samples.format import read_list, write_list, write_sample
+from .animal import MouseShape
+from .motion import poses
+from .mouse import Mesh, mouse_mesh
+from .raster import render_mesh
+from .recording import TAIL
+from .rig import mammal_rig, random_rig
+
+Array = NDArray[np.float64]
+
+MINUTES = 2.0
+"""Length of the walk from which an animal's moments are drawn."""
+CENTER_ERROR_MM = 1.5
+"""Standard deviation of a measured centre from the true one, per axis."""
+MAMMAL_SHARE = 0.25
+"""Of the animals that stand in the recorded rig; the others get one of their own."""
+UP = np.array((0.0, 0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Herd:
+    """How many samples of how many animals.
+
+    Attributes:
+        mice: Animals, each with a shape, a coat, a walk and a rig of its own.
+        moments: Samples of each.
+        size: Side of the pictures in pixels.
+        extra_views: Views from anywhere above the floor, besides the rig's six; camera ids from 6.
+        held_out: Animals, the last ones, whose samples are for validation.
+        seed: Of everything; recordings of `mfl demo` share no seed with a herd.
+    """
+
+    mice: int
+    moments: int
+    size: int
+    extra_views: int = 2
+    held_out: int = 1
+    seed: int = 0
+
+
+def write_herd(folder: Path, herd: Herd, processes: int | None = None) -> tuple[Path, Path]:
+    """Draw all samples; animals that are there already are kept.
+
+    Args:
+        folder: Where `mouse_XXXX/sample_XXXXXX` go.
+        herd: What to draw.
+        processes: Animals drawn at once; None takes all cores.
+
+    Returns:
+        The lists of training and of validation samples.
+    """
+    folders = [folder / f"mouse_{number:04d}" for number in range(herd.mice)]
+    with ProcessPoolExecutor(processes or os.cpu_count(), get_context("spawn")) as pool:
+        drawn = pool.map(partial(_write_mouse, herd=herd), folders, range(herd.mice), chunksize=1)
+        for _ in track(drawn, "herd", total=herd.mice):
+            pass
+    parts = {"train": folders[: -herd.held_out], "val": folders[-herd.held_out :]}
+    for name, animals in parts.items():
+        write_list(
+            folder / f"data_{name}.txt",
+            [place for animal in animals for place in read_list(animal / "all.txt")],
+        )
+    return folder / "data_train.txt", folder / "data_val.txt"
+
+
+def _write_mouse(folder: Path, number: int, herd: Herd) -> None:
+    """One animal's samples; its list is written last."""
+    if (folder / "all.txt").is_file():
+        return
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng((herd.seed, number, 17))
+    shape = MouseShape.diverse(rng) if rng.random() < 0.5 else MouseShape.random(rng)
+    # The walks of recordings have small seeds.
+    walk = poses(int(rng.integers(2**20, 2**31)), np.sort(rng.uniform(0, 60 * MINUTES, herd.moments)))
+    meshes = [mouse_mesh(shape, pose) for pose in walk]
+    centers = [_body(mesh).mean(0) + rng.normal(0, CENTER_ERROR_MM, 3) for mesh in meshes]
+    rig = mammal_rig() if rng.random() < MAMMAL_SHARE else random_rig(int(rng.integers(2**31)))
+    scale = _scale(meshes, centers, rig, rng)
+    written = []
+    for moment, (mesh, center) in enumerate(zip(meshes, centers, strict=True)):
+        similarity = Similarity(scale, np.eye(3), center)
+        cameras = [*rig, *_anywhere(herd.extra_views, center, rng)]
+        aimed = [_aimed(camera, similarity, herd.size) for camera in cameras]
+        sample = write_sample(
+            folder / f"sample_{moment:06d}",
+            [_picture(mesh, camera, rng) for camera in aimed],
+            [camera.similarity(similarity) for camera in aimed],
+            range(len(aimed)),
+            {"frame_index": moment, "world_from_model": similarity.world_from_model.tolist()},
+        )
+        written.append(sample.folder)
+    write_list(folder / "all.txt", written)
+
+
+def _body(mesh: Mesh) -> Array:
+    """Vertices without the tail. [N, 3]"""
+    return mesh.vertices[mesh.part != TAIL]
+
+
+def _scale(
+    meshes: Sequence[Mesh], centers: Sequence[Array], rig: Sequence[Camera], rng: np.random.Generator
+) -> float:
+    """Model units per mm: the body just fits the box and the pictures, as preprocess chooses it, or less."""
+    geometry, limits = GeometryConfig(), []
+    for mesh, center in zip(meshes, centers, strict=True):
+        outline = _body(mesh) - center
+        limits.append(geometry.box / np.abs(outline).max())
+        for camera in rig:
+            in_camera = (outline + center - camera.center) @ aim(camera, center, UP).T
+            reach = np.abs(in_camera[:, :2] / in_camera[:, 2:]).max()
+            limits.append(0.98 * HALF_FIELD / (reach * float(np.linalg.norm(center - camera.center))))
+    return float(min(limits) * rng.uniform(0.85, 1.0))
+
+
+def _anywhere(count: int, center: Array, rng: np.random.Generator) -> list[Camera]:
+    """Cameras around the animal, from level to nearly overhead, millimetres."""
+    cameras = []
+    for _ in range(count):
+        azimuth, elevation = rng.uniform(0, 2 * np.pi), np.arcsin(rng.uniform(0, 0.97))
+        level = np.cos(elevation) * np.array((np.cos(azimuth), np.sin(azimuth), 0))
+        away = level + np.array((0, 0, np.sin(elevation)))
+        cameras.append(Camera.look_at(center + rng.uniform(280, 430) * away, center, 1600.0, 512))
+    return cameras
+
+
+def _aimed(camera: Camera, similarity: Similarity, size: int) -> Camera:
+    """The sample's camera, still in millimetres: preprocess' `lookat` with `focal: per_view`."""
+    distance = similarity.scale * float(np.linalg.norm(similarity.center - camera.center))
+    focal = REFERENCE_FOCAL * size / REFERENCE_SIZE * distance / REFERENCE_DISTANCE
+    K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    R = aim(camera, similarity.center, UP)
+    return Camera.from_rt(K, R, -R @ camera.center, size, size)
+
+
+def _picture(mesh: Mesh, camera: Camera, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """As cut from a video by its mask: at the edge the room shines through. [S, S, 4]"""
+    fine, _ = camera.resized(2 * camera.width, 2 * camera.height)
+    seen = render_mesh(mesh, fine, samples=1)
+    room = rng.uniform(0.35, 0.95) + rng.normal(0, 0.02, 3)
+    alpha = seen.alpha[..., None]
+    mixed = seen.rgb * alpha + room * (1 - alpha)
+    layers = np.dstack([mixed, (alpha >= 0.5).astype(np.float64)]).astype(np.float32)
+    layers = cv2.GaussianBlur(layers, (0, 0), rng.uniform(0.5, 1.3))
+    layers = cv2.resize(layers, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+    layers[..., :3] += rng.normal(0, rng.uniform(0.0, 0.012), layers[..., :3].shape).astype(np.float32)
+    layers[layers[..., 3] < 0.5 / 255] = (1, 1, 1, 0)
+    return np.round(255 * layers.clip(0, 1)).astype(np.uint8)
