@@ -1,17 +1,9 @@
-"""The `mfl` command: every subcommand reads one config, and every user error is one message and exit code 2.
+"""The `mfl` command: its subcommands, each with one configuration, and what it takes besides settings.
 
-Exit codes: 0 done, 2 user error, 130 interrupted, 143 ended by SIGTERM or SIGUSR1, 1 a bug. Rooms are
-imported only when their command runs.
+Rooms are imported only when their command runs.
 """
 
-import errno
 import importlib
-import json
-import logging
-import os
-import signal
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,26 +12,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from . import __version__, progress
-from .errors import ConfigError, Interrupted, MflError
+from . import __version__, tools
+from .border import USER_ERROR, at_border, run_program
+from .errors import ConfigError
+from .tools import Debug
 
-USER_ERROR, INTERRUPTED, BUG = 2, 130, 1
-
-REFUSALS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EMFILE,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EIO,
-    errno.EEXIST,
-    errno.ENOTDIR,
-)
-"""What the system says when files cannot be read or written; no bug of ours."""
+Command = Callable[..., None]
+"""A function whose parameters are the command line's."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +51,25 @@ SUBCOMMANDS = {
         "mvdiffusion.prompts.config:PromptsConfig",
         "mvdiffusion.prompts.command:run",
     ),
+    "synthesize": Subcommand(
+        "Turn samples into GS-LRM training samples made of MVDiffusion's views.",
+        "synthesis.config:SynthesizeConfig",
+        "synthesis.run:run",
+    ),
     "infer": Subcommand(
         "Reconstruct samples: Gaussians, renders, turntable, metrics.",
         "inference.config:InferConfig",
         "inference.run:run",
+    ),
+    "evaluate": Subcommand(
+        "Measure reconstructions against the truth, with intervals and a guard against leaks.",
+        "evaluation.config:EvaluateConfig",
+        "evaluation.run:run",
+    ),
+    "doctor": Subcommand(
+        "Look at this machine, its weights and a data set: what works, and how to mend the rest.",
+        "doctor.config:DoctorConfig",
+        "doctor.run:run",
     ),
     "demo": Subcommand(
         "Run every stage, small, on a synthetic recording that it makes itself.",
@@ -83,6 +77,17 @@ SUBCOMMANDS = {
         "demo.run:run",
     ),
 }
+
+WORDS = {
+    "evaluate": {
+        "compare": Subcommand(
+            "Compare e2e with direct at the same places, and say what to train next, in one page.",
+            "evaluation.compare_config:CompareConfig",
+            "evaluation.compare:run",
+        )
+    }
+}
+"""Subcommands that are told by a word after another one, such as `mfl evaluate compare`."""
 
 
 class ConfigCommand(TyperCommand):
@@ -97,12 +102,15 @@ class ConfigCommand(TyperCommand):
         from .config import describe
 
         console = Console(markup=False, highlight=False)
-        console.print(" Configuration keys, for the file and as KEY=VALUE\n")
-        for field in describe(_load(SUBCOMMANDS[str(self.name)].config)):
-            # A list and not a table: keys must be readable in full on a terminal of any width.
-            default = "required" if field.default == "required" else f"default {field.default}"
-            console.print(f" {field.key}  ({field.type}; {default})", soft_wrap=True)
-            console.print(Padding(field.description, (0, 0, 0, 5), expand=False))
+        name = str(self.name)
+        for word, subcommand in {"": SUBCOMMANDS[name], **WORDS.get(name, {})}.items():
+            of = f" of mfl {name} {word}" if word else ""
+            console.print(f" Configuration keys{of}, for the file and as KEY=VALUE\n")
+            for field in describe(_load(subcommand.config)):
+                # A list and not a table: keys must be readable in full on a terminal of any width.
+                default = "required" if field.default == "required" else f"default {field.default}"
+                console.print(f" {field.key}  ({field.type}; {default})", soft_wrap=True)
+                console.print(Padding(field.description, (0, 0, 0, 5), expand=False))
 
 
 app = typer.Typer(
@@ -118,7 +126,6 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="Settings on top of the file.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run nothing.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 Shard = Annotated[
     str | None,
     typer.Option("--shard", help="i/n: do the i-th of n parts (1/n to n/n), for job arrays; then merge."),
@@ -151,13 +158,39 @@ def _root(
         raise typer.Exit
 
 
-def _register(name: str, subcommand: Subcommand) -> None:
+def _plain(name: str, subcommand: Subcommand) -> Command:
     def command(
         config: ConfigFile = None, overrides: Overrides = None, dry_run: DryRun = False, debug: Debug = False
     ) -> None:
-        _run(subcommand, config, overrides or [], dry_run, debug)
+        at_border(lambda: _run(subcommand, config, overrides or [], dry_run), debug)
 
-    def preprocess(
+    return command
+
+
+def _evaluate(name: str, subcommand: Subcommand) -> Command:
+    def command(
+        config: ConfigFile = None,
+        overrides: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[compare] KEY.SUB=VALUE",
+                help="Settings on top of the file; with `compare` among them: e2e against direct, on a page.",
+            ),
+        ] = None,
+        dry_run: DryRun = False,
+        debug: Debug = False,
+    ) -> None:
+        settings = overrides or []
+        word = next((setting for setting in settings if setting in WORDS[name]), None)
+        chosen = subcommand if word is None else WORDS[name][word]
+        rest = [setting for setting in settings if setting != word]
+        at_border(lambda: _run(chosen, config, rest, dry_run), debug)
+
+    return command
+
+
+def _preprocess(name: str, subcommand: Subcommand) -> Command:
+    def command(
         config: ConfigFile = None,
         overrides: Annotated[
             list[str] | None,
@@ -173,9 +206,13 @@ def _register(name: str, subcommand: Subcommand) -> None:
         debug: Debug = False,
     ) -> None:
         settings = [*(overrides or []), *(["overwrite=true"] if overwrite else [])]
-        _at_border(lambda: _preprocess(subcommand, config, settings, shard, dry_run), debug)
+        at_border(lambda: _run_preprocess(subcommand, config, settings, shard, dry_run), debug)
 
-    def command_with_mode(
+    return command
+
+
+def _infer(name: str, subcommand: Subcommand) -> Command:
+    def command(
         config: ConfigFile = None,
         overrides: Overrides = None,
         mode: Mode = None,
@@ -183,9 +220,13 @@ def _register(name: str, subcommand: Subcommand) -> None:
         debug: Debug = False,
     ) -> None:
         settings = [*(overrides or []), *([f"mode={mode}"] if mode else [])]
-        _run(subcommand, config, settings, dry_run, debug)
+        at_border(lambda: _run(subcommand, config, settings, dry_run), debug)
 
-    def training(
+    return command
+
+
+def _train(name: str, subcommand: Subcommand) -> Command:
+    def command(
         config: ConfigFile = None,
         overrides: Overrides = None,
         overfit: Overfit = None,
@@ -195,107 +236,78 @@ def _register(name: str, subcommand: Subcommand) -> None:
     ) -> None:
         settings = [*(overrides or []), *([f"overfit={overfit}"] if overfit else [])]
         if gpus is None or gpus == 1:
-            _run(subcommand, config, settings, dry_run, debug)
+            at_border(lambda: _run(subcommand, config, settings, dry_run), debug)
         else:
-            _launch(name, gpus, config, settings, dry_run, debug)
+            flags = [*(["--dry-run"] if dry_run else []), *(["--debug"] if debug else [])]
+            at_border(lambda: _launch(name, subcommand, gpus, config, flags, settings), debug)
 
-    functions: dict[str, Callable[..., None]] = {
-        "infer": command_with_mode,
-        "preprocess": preprocess,
-        "train-gslrm": training,
-        "train-mvdiff": training,
-    }
-    app.command(name, cls=ConfigCommand, help=subcommand.summary)(functions.get(name, command))
+    return command
 
+
+def _doctor(name: str, subcommand: Subcommand) -> Command:
+    def command(
+        config: ConfigFile = None,
+        arguments: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[KEY=VALUE|PATH ...]",
+                help="Settings on top of the file; a path is a data set, training runs or weights.",
+            ),
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+        dry_run: DryRun = False,
+        debug: Debug = False,
+    ) -> None:
+        at_border(lambda: _run_doctor(subcommand, config, arguments or [], as_json, dry_run), debug)
+
+    return command
+
+
+COMMANDS: dict[str, Callable[[str, Subcommand], Command]] = {
+    "doctor": _doctor,
+    "evaluate": _evaluate,
+    "infer": _infer,
+    "preprocess": _preprocess,
+    "train-gslrm": _train,
+    "train-mvdiff": _train,
+}
+"""Subcommands that take more than a file, settings, --dry-run and --debug."""
 
 for _name, _subcommand in SUBCOMMANDS.items():
-    _register(_name, _subcommand)
+    _command = COMMANDS.get(_name, _plain)(_name, _subcommand)
+    app.command(_name, cls=ConfigCommand, help=_subcommand.summary)(_command)
+tools.register(app)
 
 
-@app.command("runs", help="List training runs: how far they are, how they stand, what they reached.")
-def _runs(
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[FOLDER ...]", help="Where to look; runs and outputs if none."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    debug: Debug = False,
-) -> None:
-    def work() -> None:
-        from .training import runs
+def _run(subcommand: Subcommand, path: Path | None, overrides: Sequence[str], dry_run: bool) -> None:
+    from .config import load_config
 
-        found = runs.list_runs(folders or [])
-        if as_json:
-            typer.echo(runs.as_json(found))
-            return
-        from rich.console import Console
-
-        Console(highlight=False, markup=False).print(
-            runs.as_table(found) if found else "no training runs here"
-        )
-
-    _at_border(work, debug)
-
-
-@app.command("cache", help="Decode the pictures of sample lists once, into files that training reads.")
-def _cache(
-    lists: Annotated[
-        list[Path], typer.Argument(metavar="LIST ...", help="List files, as written by `mfl preprocess`.")
-    ],
-    size: Annotated[int, typer.Option("--size", min=1, help="Side of the pictures in training.")] = 512,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where to; sample_cache beside each list if left out.")
-    ] = None,
-    debug: Debug = False,
-) -> None:
-    def work() -> None:
-        from .samples.cache import FOLDER
-        from .samples.datasets import SampleDataset
-        from .training.data import cache_pictures
-
-        for path in lists:
-            place = folder or path.parent / FOLDER
-            samples = SampleDataset.from_list(path, size)
-            cache_pictures(samples, place)
-            typer.echo(f"{path}: {len(samples)} samples at {size} px are in {place}")
-
-    _at_border(work, debug)
-
-
-def _run(
-    subcommand: Subcommand, path: Path | None, overrides: Sequence[str], dry_run: bool, debug: bool
-) -> None:
-    def work() -> None:
-        from .config import load_config
-
-        config = load_config(_load(subcommand.config), path, overrides)
-        _load(subcommand.entry)(config, dry_run=dry_run)
-
-    _at_border(work, debug)
+    config = load_config(_load(subcommand.config), path, overrides)
+    _load(subcommand.entry)(config, dry_run=dry_run)
 
 
 def _launch(
-    name: str, gpus: int, path: Path | None, settings: Sequence[str], dry_run: bool, debug: bool
+    name: str,
+    subcommand: Subcommand,
+    gpus: int,
+    path: Path | None,
+    flags: Sequence[str],
+    settings: Sequence[str],
 ) -> None:
     """The same command in as many processes; their outcome is this one's."""
+    from .config import load_config
+    from .training.launch import launch
 
-    def work() -> None:
-        from .config import load_config
-        from .training.launch import launch
-
-        # What is wrong with the request is told before anything starts.
-        load_config(_load(SUBCOMMANDS[name].config), path, settings)
-        flags = [*(["--dry-run"] if dry_run else []), *(["--debug"] if debug else [])]
-        config = ["--config", str(path)] if path is not None else []
-        code, message = launch(gpus, [name, *config, *flags, *settings])
-        if message:
-            typer.echo(message, err=True)
-        raise typer.Exit(code)
-
-    _at_border(work, debug)
+    # What is wrong with the request is told before anything starts.
+    load_config(_load(subcommand.config), path, settings)
+    config = ["--config", str(path)] if path is not None else []
+    code, message = launch(gpus, [name, *config, *flags, *settings])
+    if message:
+        typer.echo(message, err=True)
+    raise typer.Exit(code)
 
 
-def _preprocess(
+def _run_preprocess(
     subcommand: Subcommand, path: Path | None, settings: Sequence[str], shard: str | None, dry_run: bool
 ) -> None:
     from .config import load_config
@@ -312,54 +324,21 @@ def _preprocess(
     _load(subcommand.entry)(load_config(model, path, settings), dry_run=dry_run, **share)
 
 
-def _at_border(work: Callable[[], None], debug: bool) -> None:
-    """Every outcome of a command becomes an exit code."""
-    _set_up_terminal(debug)
-    try:
-        work()
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt as error:
-        raise _interruption(error) from None
-    except Exception as error:  # noqa: BLE001 - the one place that may: it reports and exits
-        if _interruptions:
-            # Raised while a library was importing itself, an interruption comes out as something else.
-            raise _interruption(_interruptions[0]) from None
-        message = _user_message(error)
-        trace = traceback.format_exc() if message is None or debug else ""
-        if message is None:
-            message = "This is a bug in mouse-facelift; please report it with the lines above."
-            raise _end(BUG, trace + message) from None
-        raise _end(USER_ERROR, f"{trace}error: {message}") from None
+def _run_doctor(
+    subcommand: Subcommand, path: Path | None, arguments: Sequence[str], as_json: bool, dry_run: bool
+) -> None:
+    from rich.console import Console
 
+    from .config import load_config
+    from .doctor import run
 
-def _end(code: int, message: str) -> typer.Exit:
-    """Tell why on stderr. One of several processes leaves that to its launcher, which tells it once."""
-    place = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if place is None or "MFL_LAUNCHED" not in os.environ:
-        typer.echo(message, err=True)
+    findings = run.run(load_config(_load(subcommand.config), path, run.settings(arguments)), dry_run=dry_run)
+    if as_json:
+        typer.echo(run.as_json(findings))
     else:
-        now = time.time()
-        # The launcher's own fields, and two of ours: see training/launch.py.
-        content = {"message": message, "timestamp": int(now), "exact_time": now, "exit_code": code}
-        Path(place).write_text(json.dumps(content), encoding="utf-8")
-    return typer.Exit(code)
-
-
-def _interruption(error: KeyboardInterrupt) -> typer.Exit:
-    _interruptions.clear()
-    return _end(error.exit_code if isinstance(error, Interrupted) else INTERRUPTED, "interrupted")
-
-
-def _user_message(error: Exception) -> str | None:
-    """What to tell the user where the cause lies with the request or the file system; None for a bug."""
-    if isinstance(error, MflError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in REFUSALS:
-        # A write that fails, unlike an open, does not say to which file.
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}. Check the path, its permissions and the free space."
-    return None
+        Console(highlight=False, markup=False).print(run.as_text(findings), soft_wrap=True)
+    if not run.is_well(findings):
+        raise typer.Exit(USER_ERROR)
 
 
 def _load(place: str) -> Any:
@@ -367,47 +346,6 @@ def _load(place: str) -> Any:
     return getattr(importlib.import_module(f".{module}", __package__), name)
 
 
-def _set_up_terminal(debug: bool) -> None:
-    from rich.console import Console
-    from rich.logging import RichHandler
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        progress.console = console
-        handler: logging.Handler = RichHandler(console=console, show_path=False, show_time=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        # A log file has neither a width to fold lines at nor a line to draw progress on.
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    # One process tells for all.
-    first = os.environ.get("RANK", "0") == "0"
-    progress.console = progress.console if first else None
-    level = logging.INFO if first else logging.ERROR
-    logging.getLogger(__package__).setLevel(logging.DEBUG if debug else level)
-
-
 def main() -> None:
-    """Console script. A cluster's or a container's SIGTERM and a scheduler's warning clean up like Ctrl-C."""
-    for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(which, _interrupt)
-    try:
-        app(prog_name="mfl")
-    except BaseException:
-        if not _interruptions:
-            raise
-        # Before a command begins, the command line's library takes it for a Ctrl-C, or for a bug.
-        raise SystemExit(_interruption(_interruptions[0]).exit_code) from None
-    finally:
-        # All is told and written: nothing is left that a signal could spoil.
-        for which in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(which, signal.SIG_DFL)
-
-
-_interruptions: list[Interrupted] = []
-
-
-def _interrupt(number: int, frame: object) -> None:
-    _interruptions.append(Interrupted(number))
-    raise _interruptions[-1]
+    """Console script."""
+    run_program(lambda: app(prog_name="mfl"))

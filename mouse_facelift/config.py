@@ -77,7 +77,7 @@ def load_config(model: type[AnyConfig], path: Path | None, overrides: Sequence[s
         ConfigError: the file is missing or malformed, or a key or value is wrong.
     """
     values = _read_yaml(path) if path is not None else {}
-    paths = {field.key for field in describe(model) if "Path" in field.type}
+    paths = {field.key for field in describe(model) if field.type in ("Path", "Path | null")}
     for override in overrides:
         _apply_override(values, override, paths)
     try:

@@ -1,12 +1,14 @@
 """Files of a Hugging Face repository at one commit: from the local cache, or else from the network."""
 
+import hashlib
 import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import CheckpointError, DependencyError
 
@@ -97,10 +99,7 @@ class _Request:
 
         with self._explained():
             # One question without retries comes first: the download itself would keep trying for minutes.
-            facts = huggingface_hub.HfApi().model_info(
-                self.repo_id, revision=self.revision, timeout=LOOKUP_TIMEOUT_S, files_metadata=True
-            )
-            sizes = {file.rfilename: file.size or 0 for file in facts.siblings or []}
+            sizes = {name: file.bytes for name, file in list_files(self.repo_id, self.revision).items()}
             if absent := [name for name in self.names if name not in sizes]:
                 raise CheckpointError(
                     f"{self.repo_id} at {self.revision} has no {', '.join(absent)}. Check sub-folder and "
@@ -114,45 +113,9 @@ class _Request:
                 f"{self.folder}: no {', '.join(absent)} after the download. {self._by_hand()}"
             )
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Tell refusals from a missing network; what the disk refuses is neither."""
-        from huggingface_hub import errors
-
-        # The library underneath is requests, httpx or httpx2, by version; all its errors have these bases.
-        # A proxy's own page in place of the Hub's answer is no JSON.
-        failures: tuple[type[BaseException], ...] = (
-            OSError,
-            json.JSONDecodeError,
-            errors.XetDownloadError,
-            *errors.HfHubHTTPError.__bases__,
-        )
-        try:
-            yield
-        except errors.HFValidationError as error:
-            raise CheckpointError(f"'{self.repo_id}' cannot be a repository: {_first_line(error)}.") from None
-        except errors.HfHubHTTPError as error:
-            response = getattr(error, "response", None)
-            if response is None or response.status_code not in _NO_ACCESS:
-                raise DependencyError(self._unreachable(error)) from None
-            raise CheckpointError(self._refused(error)) from None
-        except failures as error:
-            on_disk = getattr(error, "errno", None) and not isinstance(error, ConnectionError | TimeoutError)
-            if on_disk:
-                raise
-            raise DependencyError(self._unreachable(error)) from None
-
-    def _unreachable(self, error: BaseException) -> str:
-        return (
-            f"{self.repo_id} at {self.revision}: not complete in the cache ({self.folder}), and the Hub "
-            f"cannot be used ({type(error).__name__}: {_first_line(error)}). {self._by_hand()}"
-        )
-
-    def _refused(self, error: BaseException) -> str:
-        return (
-            f"{self.repo_id} at {self.revision}: the Hub refuses it ({_first_line(error)}). Check name and "
-            f"revision; a gated or private repository needs HF_TOKEN. {self._by_hand()}"
-        )
+    def _explained(self) -> AbstractContextManager[None]:
+        where = f"the cache ({self.folder})"
+        return explained(self.repo_id, self.revision, where, self._by_hand())
 
     def _by_hand(self) -> str:
         """Which files go where, and the command that fetches them on another machine."""
@@ -163,6 +126,114 @@ class _Request:
             f"machine with a network fetches them with: hf download {self.repo_id} {' '.join(self.names)} "
             f"--revision {self.revision} --local-dir {home}"
         )
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """What the Hub says about one file of a repository.
+
+    Attributes:
+        name: Its path in the repository.
+        bytes: Its size.
+        sha256: Of its content, for large files; None for those that git itself keeps.
+        git_blob: Git's SHA-1 of its content, for those.
+    """
+
+    name: str
+    bytes: int
+    sha256: str | None
+    git_blob: str | None
+
+    def is_content_of(self, path: Path) -> bool:
+        """Whether a local file has this content, by size and checksum; without a checksum it has not."""
+        if not path.is_file() or path.stat().st_size != self.bytes:
+            return False
+        if self.sha256 is not None:
+            return _digest(path, hashlib.sha256()) == self.sha256
+        return (
+            _digest(path, hashlib.sha1(f"blob {self.bytes}\0".encode(), usedforsecurity=False))
+            == self.git_blob
+        )
+
+
+def list_files(repo_id: str, revision: str) -> dict[str, HubFile]:
+    """All files of a repository at one commit, by name. One question to the Hub, for use in `explained`."""
+    import huggingface_hub
+
+    facts = huggingface_hub.HfApi().model_info(
+        repo_id, revision=revision, timeout=LOOKUP_TIMEOUT_S, files_metadata=True
+    )
+    return {file.rfilename: _hub_file(file) for file in facts.siblings or []}
+
+
+def download_file(repo_id: str, revision: str, name: str, folder: Path) -> Path:
+    """Bring one file below a local folder, also the rest of one begun; for use in `explained`."""
+    import huggingface_hub
+
+    return Path(huggingface_hub.hf_hub_download(repo_id, name, revision=revision, local_dir=folder))
+
+
+@contextmanager
+def explained(repo_id: str, revision: str, where: str, by_hand: str) -> Iterator[None]:
+    """Tell refusals of the Hub from a missing network; what the disk refuses is neither.
+
+    Args:
+        repo_id: "owner/name".
+        revision: A full commit hash.
+        where: Words for where the files should be.
+        by_hand: What the user can do instead, ends the message.
+
+    Raises:
+        DependencyError: the Hub cannot be reached, or answers with nonsense.
+        CheckpointError: the Hub does not give the files.
+    """
+    from huggingface_hub import errors
+
+    # The library underneath is requests, httpx or httpx2, by version; all its errors have these bases.
+    # A proxy's own page in place of the Hub's answer is no JSON.
+    failures: tuple[type[BaseException], ...] = (
+        OSError,
+        json.JSONDecodeError,
+        errors.XetDownloadError,
+        *errors.HfHubHTTPError.__bases__,
+    )
+
+    def unreachable(error: BaseException) -> DependencyError:
+        return DependencyError(
+            f"{repo_id} at {revision}: not complete in {where}, and the Hub cannot be used "
+            f"({type(error).__name__}: {_first_line(error)}). {by_hand}"
+        )
+
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise CheckpointError(f"'{repo_id}' cannot be a repository: {_first_line(error)}.") from None
+    except errors.HfHubHTTPError as error:
+        response = getattr(error, "response", None)
+        if response is None or response.status_code not in _NO_ACCESS:
+            raise unreachable(error) from None
+        raise CheckpointError(
+            f"{repo_id} at {revision}: the Hub refuses it ({_first_line(error)}). Check name and "
+            f"revision; a gated or private repository needs HF_TOKEN. {by_hand}"
+        ) from None
+    except failures as error:
+        on_disk = getattr(error, "errno", None) and not isinstance(error, ConnectionError | TimeoutError)
+        if on_disk:
+            raise
+        raise unreachable(error) from None
+
+
+def _hub_file(file: Any) -> HubFile:
+    large = getattr(file, "lfs", None)
+    sha256 = large.sha256 if large is not None else None
+    return HubFile(file.rfilename, file.size or 0, sha256, getattr(file, "blob_id", None))
+
+
+def _digest(path: Path, digest: Any) -> str:
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return str(digest.hexdigest())
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,10 @@
 An animal covers a small part of a view, so a whole-picture PSNR mostly measures the background.
 """
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import DataError
@@ -67,6 +70,40 @@ def silhouette_iou(alpha: Tensor, target_alpha: Tensor) -> Tensor:
     return torch.where(union > 0, (a & b).sum(dim=(-3, -2, -1)) / union.clamp_min(1), 1.0)
 
 
+def boundary_distance(alpha: Tensor, target_alpha: Tensor) -> Tensor:
+    """Mean distance between the outlines of two silhouettes, alpha above 0.5, in pixels.
+
+    An outline is the pixels of a silhouette that share an edge with a pixel outside it or with the border.
+    From each pixel of one outline to the nearest of the other: mean over the outline, then of both ways.
+
+    Args:
+        alpha: [..., 1, H, W]
+        target_alpha: [..., 1, H, W]
+
+    Returns:
+        [...]; 0 where both silhouettes are empty, the picture's diagonal where one is. On the CPU.
+    """
+    height, width = alpha.shape[-2:]
+    pairs = zip(_silhouettes(alpha), _silhouettes(target_alpha), strict=True)
+    distances = [_outline_distance(one, other) for one, other in pairs]
+    return torch.tensor(distances).reshape(alpha.shape[:-3]).clamp_max(float(np.hypot(height, width)))
+
+
+def outline_in_one_color(rgba: Tensor, background: float = 1.0) -> Tensor:
+    """The trivial prediction to beat: the true outline filled with the animal's mean colour.
+
+    Args:
+        rgba: True views, straight alpha. [V, 4, H, W]
+        background: Grey level behind it.
+
+    Returns:
+        RGB. [V, 3, H, W]
+    """
+    alpha = rgba[:, 3:]
+    color = (rgba[:, :3] * alpha).sum(dim=(2, 3), keepdim=True) / alpha.sum(dim=(2, 3), keepdim=True)
+    return color * alpha + background * (1 - alpha)
+
+
 def ssim_map(images: Tensor, targets: Tensor, covariance_scale: float = 1.0) -> Tensor:
     """Structural similarity (Wang et al. 2004) of every full window, data range 1.
 
@@ -118,3 +155,26 @@ def _blur(images: Tensor) -> Tensor:
         shifted = (tap * images.narrow(axis, start, length) for start, tap in enumerate(taps))
         images = sum(shifted, start=images.new_zeros(()))
     return images
+
+
+def _silhouettes(alpha: Tensor) -> NDArray[np.uint8]:
+    """[..., 1, H, W] -> [N, H, W]"""
+    return (alpha > 0.5).flatten(0, -3).byte().cpu().numpy()
+
+
+def _outline_distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """See `boundary_distance`; infinite where exactly one is empty."""
+    if not one.any() or not other.any():
+        return float("inf") if one.any() or other.any() else 0.0
+    outlines = [_outline(one), _outline(other)]
+    away = [
+        cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        for edge in outlines
+    ]
+    return float((away[1][outlines[0]].mean() + away[0][outlines[1]].mean()) / 2)
+
+
+def _outline(silhouette: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    inner = cv2.erode(silhouette, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return (silhouette > 0) & (inner == 0)

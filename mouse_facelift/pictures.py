@@ -25,6 +25,12 @@ def write_png(path: Path, rgb: Tensor) -> None:
         Image.fromarray(to_uint8(rgb)).save(temporary)
 
 
+def write_grey_png(path: Path, levels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Write a grey picture of 8 or 16 bits [H, W]; its folder is made, it appears only when complete."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(levels).save(temporary)
+
+
 def contact_sheet(*rows: Tensor) -> Tensor:
     """Lay rows of equally many pictures [V, 3, H, W] below each other. [3, R * H, V * W]"""
     return cat([cat(list(row), dim=-1) for row in rows], dim=-2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic_core import PydanticUndefined
 
-from mouse_facelift.cli import SUBCOMMANDS
+from mouse_facelift.cli import SUBCOMMANDS, WORDS
 from mouse_facelift.config import Config, describe
 from mouse_facelift.preprocess.config import PreprocessConfig
 
@@ -28,7 +28,10 @@ key is an error that names the nearest one. This page is written by `python scri
 def page() -> str:
     """The whole page."""
     parts = [HEADER]
-    for name, subcommand in SUBCOMMANDS.items():
+    commands = dict(SUBCOMMANDS)
+    for name, words in WORDS.items():
+        commands |= {f"{name} {word}": subcommand for word, subcommand in words.items()}
+    for name, subcommand in commands.items():
         module, _, model = subcommand.config.partition(":")
         config = getattr(importlib.import_module(f"mouse_facelift.{module}"), model)
         parts.append(f"\n## mfl {name}\n\n{subcommand.summary}\n\n")

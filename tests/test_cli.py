@@ -259,7 +259,8 @@ def test_dry_run_writes_nothing(
 
 
 def test_every_subcommand_has_its_config_and_entry() -> None:
-    for subcommand in cli.SUBCOMMANDS.values():
+    words = [command for words in cli.WORDS.values() for command in words.values()]
+    for subcommand in [*cli.SUBCOMMANDS.values(), *words]:
         assert issubclass(cli._load(subcommand.config), Config)
         assert callable(cli._load(subcommand.entry))
 

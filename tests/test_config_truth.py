@@ -25,6 +25,7 @@ REQUIRED = {
 MODELS: dict[str, type[Config]] = {
     command: cli._load(subcommand.config) for command, subcommand in cli.SUBCOMMANDS.items()
 }
+MODELS |= {word: cli._load(of.config) for words in cli.WORDS.values() for word, of in words.items()}
 KEYS = [(command, field) for command, model in MODELS.items() for field in describe(model)]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mouse_facelift.cli import SUBCOMMANDS, app
+from mouse_facelift.cli import SUBCOMMANDS, WORDS, app
 from mouse_facelift.config import Config, describe
 from mouse_facelift.preprocess.config import Limit, QualityConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE = re.compile(r"\.(csv|html|json|jsonl|py|safetensors)$")
-COMMANDS = {str(command.name) for command in app.registered_commands}
+FILE = re.compile(r"\.(csv|html|json|jsonl|mp4|py|safetensors)$")
+COMMANDS = {str(command.name) for command in (*app.registered_commands, *app.registered_groups)}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -78,7 +78,8 @@ def test_pages_name_tests_that_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_name_keys_and_modules_that_exist(page: Path) -> None:
     text = page.read_text()
-    known = {field.key for command in SUBCOMMANDS.values() for field in describe(_config(command.config))}
+    commands = [*SUBCOMMANDS.values(), *(command for words in WORDS.values() for command in words.values())]
+    known = {field.key for command in commands for field in describe(_config(command.config))}
     sections = {key.rpartition(".")[0] for key in known} - {""}
     rooms = {section.partition(".")[0] for section in sections}
     for key in re.findall(r"`([a-z]\w*(?:\.[a-z]\w*)+)(?:=[^`]*)?`", text):

@@ -8,10 +8,15 @@ from pydantic import Field
 from ..config import Config
 
 
-class InputConfig(Config):
-    """Where the recording lies and how its masks are to be read."""
+class PlaceConfig(Config):
+    """Where the recording lies."""
 
     recording: Path = Field(description="Folder of the recording: videos, mask videos and calibration.")
+
+
+class ReadingConfig(Config):
+    """How a recording's files are called and how its masks are to be read."""
+
     videos: str = Field(
         "videos_undist",
         min_length=1,
@@ -74,3 +79,7 @@ class InputConfig(Config):
         le=1,
         description="Holes up to this share of the animal's area are filled; larger ones are real.",
     )
+
+
+class InputConfig(ReadingConfig, PlaceConfig):
+    """Where the recording lies, and how it is to be read."""

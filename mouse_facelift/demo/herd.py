@@ -1,7 +1,7 @@
 """Samples of many demo mice, drawn straight at the samples' cameras: what the demo's weights learn from.
 
 Recording, encoding and preprocessing as many animals would take days. Here each moment is drawn once, as
-`mfl preprocess` would have left it: re-aimed cameras, soft edges mixed with the room behind, a trace of noise.
+`mfl preprocess` would have left it: re-aimed cameras, soft edges mixed with the room behind, some noise.
 """
 
 import os

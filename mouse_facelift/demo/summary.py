@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from ..gaussians import Gaussians, render
-from ..metrics import psnr, silhouette_iou
+from ..metrics import outline_in_one_color, psnr, silhouette_iou
 from ..pictures import contact_sheet, write_png
 from ..samples.datasets import composite
 from ..samples.format import Sample, read_sample
-from .truth import alpha_iou, center_error_mm, novel_views, outline_in_one_color
+from .truth import alpha_iou, center_error_mm, novel_views
 
 
 @dataclass(frozen=True)

@@ -100,20 +100,6 @@ def alpha_iou(recording: Path, sample: Sample) -> float:
     return float(np.mean(overlaps))
 
 
-def outline_in_one_color(rgba: Tensor) -> Tensor:
-    """The trivial prediction to beat: the true outline filled with the animal's mean colour, on white.
-
-    Args:
-        rgba: True views, straight alpha. [V, 4, H, W]
-
-    Returns:
-        RGB. [V, 3, H, W]
-    """
-    alpha = rgba[:, 3:]
-    color = (rgba[:, :3] * alpha).sum(dim=(2, 3), keepdim=True) / alpha.sum(dim=(2, 3), keepdim=True)
-    return color * alpha + (1 - alpha)
-
-
 def _similarity(sample: Sample) -> Similarity:
     matrix = sample.world_from_model
     if matrix is None:

@@ -1,4 +1,4 @@
-"""Turntables: cameras in a circle, frames one at a time."""
+"""Cameras around the animal: in a circle, whose frames come one at a time, and from six named sides."""
 
 import math
 from collections.abc import Iterator
@@ -13,6 +13,40 @@ from ..pictures import to_uint8
 from .gaussians import Gaussians
 from .rendering import Backend, render
 
+NAMED_VIEWS = {
+    "top": (80.0, 270.0),
+    "front_high": (40.0, 270.0),
+    "right": (20.0, 0.0),
+    "bottom": (-85.0, 270.0),
+    "back_high": (40.0, 90.0),
+    "left": (20.0, 180.0),
+}
+"""Elevation and azimuth in degrees. Sides are those of a picture seen from the front (azimuth 270)."""
+
+
+def orbit_camera(
+    azimuth_deg: float, elevation_deg: float, size: int, radius: float = 2.7, fov_deg: float = 50.0
+) -> Camera:
+    """A camera that looks at the origin.
+
+    Args:
+        azimuth_deg: Where it stands, counter-clockwise from +x seen from above.
+        elevation_deg: Above the xy plane.
+        size: Image width and height in pixels.
+        radius: Distance from the origin, model units.
+        fov_deg: Full field of view, horizontal and vertical; 50 is a focal length of 548.99 px at 512.
+    """
+    focal = size / (2 * math.tan(math.radians(fov_deg) / 2))
+    azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
+    flat = radius * math.cos(elevation)
+    center = (flat * math.cos(azimuth), flat * math.sin(azimuth), radius * math.sin(elevation))
+    return Camera.look_at(center, (0, 0, 0), focal, size)
+
+
+def named_cameras(size: int) -> dict[str, Camera]:
+    """The cameras of `NAMED_VIEWS`, pictures of size x size pixels."""
+    return {name: orbit_camera(azimuth, up, size) for name, (up, azimuth) in NAMED_VIEWS.items()}
+
 
 def turntable_cameras(
     n: int, size: int, elevation_deg: float = 0.0, radius: float = 2.7, fov_deg: float = 50.0
@@ -26,14 +60,8 @@ def turntable_cameras(
         radius: Distance from the origin, model units.
         fov_deg: Full field of view, horizontal and vertical.
     """
-    focal = size / (2 * math.tan(math.radians(fov_deg) / 2))
-    elevation = math.radians(elevation_deg)
-    cameras = []
-    for azimuth in np.radians(270 + 360 * np.arange(n) / n):
-        flat = radius * math.cos(elevation)
-        center = (flat * math.cos(azimuth), flat * math.sin(azimuth), radius * math.sin(elevation))
-        cameras.append(Camera.look_at(center, (0, 0, 0), focal, size))
-    return cameras
+    azimuths = 270 + 360 * np.arange(n) / n
+    return [orbit_camera(azimuth, elevation_deg, size, radius, fov_deg) for azimuth in azimuths]
 
 
 @torch.no_grad()

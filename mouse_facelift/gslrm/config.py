@@ -68,17 +68,59 @@ class GSLRMConfig(Config):
         return self
 
 
+class MixedList(Config):
+    """One of several data sets."""
+
+    list: Path = Field(description="List file of training samples.")
+    weight: float = Field(
+        gt=0, description="How often its samples are drawn, relative to the others' weights."
+    )
+
+
 class DataConfig(Config):
     """Samples to train and validate on."""
 
-    train_list: Path = Field(description="List file of training samples, as written by `mfl preprocess`.")
+    train_list: Path | None = Field(
+        None,
+        description="List file of training samples, as written by `mfl preprocess`; this or mix is required.",
+    )
+    mix: list[MixedList] | None = Field(
+        None,
+        min_length=1,
+        description="Several data sets instead, e.g. [{list: A, weight: 0.7}, {list: B, weight: 0.3}]: each "
+        "is drawn from by its weight, whatever its size.",
+    )
     val_list: Path | None = Field(
-        None, description="List file of validation samples; null validates on training samples."
+        None,
+        description="List file of validation samples; null validates on training samples, of a mix on those "
+        "of its first list.",
     )
     image_size: int = Field(512, ge=16, description="Side of the images in pixels; a multiple of patch_size.")
     background: float = Field(
         1.0, ge=0, le=1, description="Grey level behind the animal; the published weights know only white, 1."
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.train_list is None and self.mix is None:
+            raise ValueError(
+                "no training samples: set data.train_list to a list file, or data.mix to several with weights"
+            )
+        if self.train_list is not None and self.mix is not None:
+            raise ValueError(
+                "both train_list and mix are set; put the list into the mix, or set one of them to null"
+            )
+        paths = [item.list.resolve() for item in self.mix or ()]
+        if len(set(paths)) < len(paths):
+            raise ValueError("mix has a list twice; add up its weights instead")
+        return self
+
+    @property
+    def weighted_lists(self) -> list[tuple[Path, float]]:
+        """The list files of training and their weights."""
+        if self.train_list is not None:
+            return [(self.train_list, 1.0)]
+        return [(item.list, item.weight) for item in self.mix or ()]
 
 
 class StartConfig(Config):
@@ -157,6 +199,35 @@ class AugmentConfig(Config):
         if not 0.25 <= scale[0] <= scale[1] <= 4:
             raise ValueError("expected [least, most] with 0.25 <= least <= most <= 4")
         return scale
+
+
+class InputAugmentConfig(Config):
+    """Random faults of the pictures that the model is shown, as generated views have them; targets stay real.
+
+    Every view gets its own strengths, drawn evenly between none and those given here; 0 switches one off.
+    """
+
+    probability: float = Field(0.5, ge=0, le=1, description="Share of the views that are changed.")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="Strongest Gaussian noise: its standard deviation, colours being 0 to 1."
+    )
+    blur: float = Field(0.0, ge=0, le=16, description="Strongest Gaussian blur: its sigma in pixels.")
+    jpeg: int = Field(
+        0, ge=0, le=99, description="Strongest JPEG compression: 100 minus this is the lowest quality."
+    )
+    colour: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Strongest change of the animal's colours: each channel is multiplied by at most 1 plus, "
+        "at least 1 minus this.",
+    )
+    shift_px: int = Field(
+        0,
+        ge=0,
+        description="Farthest shift in whole pixels along each axis; the camera's principal point moves with "
+        "the picture, so every ray still meets what it met.",
+    )
 
 
 class LossConfig(Config):
@@ -246,6 +317,9 @@ class TrainGSLRMConfig(Config):
     parts: PartsConfig = Field(PartsConfig(), description="Which parameters learn.")
     views: ViewsConfig = Field(ViewsConfig(), description="Views drawn in every step.")
     augment: AugmentConfig = Field(AugmentConfig(), description="Exact augmentation.")
+    input_augment: InputAugmentConfig = Field(
+        InputAugmentConfig(), description="Faults of generated views, put on the inputs alone."
+    )
     loss: LossConfig = Field(LossConfig(), description="Weights of the loss.")
     validation: ValidationConfig = Field(ValidationConfig(), description="What is measured while training.")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule.")
@@ -271,6 +345,15 @@ class TrainGSLRMConfig(Config):
                 f"loss.points spreads the depths of all pixels about the origin, but model.tokens is "
                 f"{self.model.tokens} and model.depth_anchor {self.model.depth_anchor}; set loss.points "
                 "and loss.warmup_points_steps to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _overfits_one_list(self) -> Self:
+        if self.overfit and self.data.mix is not None:
+            raise ValueError(
+                f"overfit={self.overfit} learns the first samples of one list, but data.mix has "
+                f"{len(self.data.mix)}; set data.mix=null data.train_list=LIST"
             )
         return self
 

@@ -83,6 +83,8 @@ class GSLRM(nn.Module):
         self.gaussian_upsampler = FreeGaussianHead(width, sum(self.split))
         self.pixel_gaussian_decoder = nn.Sequential(_norm(width), _linear(width, pixels * sum(self.split)))
         nn.init.normal_(self.gaussian_position_embeddings, std=INIT_STD)
+        self.image_size: int | None = None
+        """Side of the pictures it was trained on, where the weights tell it."""
         self.graphs: GraphedBlocks | None = None
         """Set for inference only: a graph keeps the addresses of the parameters."""
 

@@ -13,16 +13,20 @@ from ..gaussians.rendering import Rendering, render
 from ..geometry.rays import CameraBatch, select_views
 from ..metrics import psnr
 from ..pictures import contact_sheet, write_png
-from ..samples.datasets import EightBitSamples, SampleDataset, as_floats, composite
+from ..samples.datasets import SampleDataset, as_floats, composite
 from ..samples.format import read_list
-from ..training.data import open_samples
+from ..samples.mixture import Mixture
+from ..samples.training_data import TrainingData
+from ..training.data import open_samples, with_start
 from ..training.loop import fit, seed_everything
 from ..training.preflight import run_folder
+from ..training.process import this_process
 from ..training.sampler import spread_evenly
 from ..training.trial import trial
 from .adapters import choose_parts
 from .augment import augment
 from .config import TrainGSLRMConfig
+from .input_augment import augment_inputs
 from .losses import PixelPoints, RenderingLoss, hull_depths
 from .model import GSLRM
 from .perceptual import check_vgg
@@ -60,14 +64,18 @@ def _run(config: TrainGSLRMConfig, dry_run: bool) -> Path:
     weights = None if config.start.weights is None else find_weights(config.start.weights)
     inputs = _inputs(config, weights)
     data = config.data
-    dataset = open_samples(data.train_list, data.image_size, config.overfit, config.training, dry_run)
-    validation = dataset
+    dataset = _training_samples(config, dry_run)
+    validation = dataset.sets[0]
     if data.val_list is not None and not config.overfit:
         validation = SampleDataset.from_list(data.val_list, data.image_size)
     seed_everything(config.training.seed)
     measured = config.validation.model_copy(update={"samples": 1}) if dry_run else config.validation
     task = GSLRMTask(
-        config.model_copy(update={"validation": measured}), start_model(config, weights), dataset, validation
+        config.model_copy(update={"validation": measured}),
+        start_model(config, weights),
+        dataset,
+        validation,
+        weights,
     )
     run_of = (task, config.optimizer, config.training, config.output, COMMAND, config, inputs)
     if dry_run:
@@ -80,9 +88,33 @@ def _run(config: TrainGSLRMConfig, dry_run: bool) -> Path:
     return config.output
 
 
+def _training_samples(config: TrainGSLRMConfig, dry_run: bool) -> Mixture:
+    """All data sets of training; of several the log says what each will contribute."""
+    data, training = config.data, config.training
+    sets, weights = [], []
+    for path, weight in data.weighted_lists:
+        sets.append(open_samples(path, data.image_size, config.overfit, training, dry_run))
+        weights.append(weight)
+    mixture = Mixture(sets, weights)
+    if len(sets) > 1:
+        drawn = training.steps * training.batch_size * training.gradient_accumulation
+        drawn *= this_process().num_processes
+        for (path, _), samples, (count, share) in zip(data.weighted_lists, sets, mixture.parts, strict=True):
+            log.info(
+                "%s: %.1f %% of what is drawn, from %d samples of %d views: each %.1f times",
+                path,
+                100 * share,
+                count,
+                len(samples.view_ids),
+                drawn * share / count,
+            )
+    return mixture
+
+
 def _inputs(config: TrainGSLRMConfig, weights: Path | None) -> list[Path]:
     """Files whose hashes are kept. A missing one is told, before anything large is read."""
-    files = sorted({config.data.train_list, config.data.val_list or config.data.train_list})
+    lists = {path for path, _ in config.data.weighted_lists}
+    files = sorted(lists | ({config.data.val_list} if config.data.val_list else set()))
     for path in files:
         # Without use in overfit, but part of the run's record.
         read_list(path)
@@ -115,7 +147,15 @@ def start_model(config: TrainGSLRMConfig, weights: Path | None) -> GSLRM:
 class GSLRMTask:
     """What the training loop needs to know (see `training.task.Task`).
 
+    Args:
+        config: Of the training.
+        module: The model before the first step.
+        dataset: Training samples.
+        validation: Validation samples.
+        start: File of the weights that `module` starts from; None for random ones.
+
     Attributes:
+        parts: Samples and share of each data set.
         split: Which views serve what.
         measured: What the last validation returned; empty before it.
     """
@@ -124,15 +164,17 @@ class GSLRMTask:
         self,
         config: TrainGSLRMConfig,
         module: GSLRM,
-        dataset: SampleDataset,
+        dataset: Mixture,
         validation: SampleDataset,
+        start: Path | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.sets, self.start = config, dataset.sets, start
         self.criterion = RenderingLoss(config.loss)
         self.split = split_views(config, dataset, validation)
         self.measured: dict[str, float | str] = {}
         self.module: nn.Module = module
-        self.dataset: Dataset[dict[str, Any]] = EightBitSamples(dataset)
+        self.dataset: Dataset[dict[str, Any]] = dataset
+        self.parts = dataset.parts
         self.validation = validation
 
     @property
@@ -140,26 +182,41 @@ class GSLRMTask:
         """The figure by which the best checkpoints are kept."""
         return "psnr_held_out" if self.split.held_out else "psnr_input"
 
+    def training_data(self) -> TrainingData:
+        """What is trained on; see `training.task.Task`."""
+        here = TrainingData(())
+        for samples in self.sets:
+            view_ids = samples.view_ids
+            seen = [view_ids[position] for position in self.split.trained if position < len(view_ids)]
+            here = TrainingData.of(samples.samples, seen).joined(here)
+            # What generated views were learned from is learned from again, through them.
+            maker = TrainingData.load(samples.samples[0].folder.parent)
+            here = here if maker is None else here.joined(maker)
+        return here if self.start is None else with_start(here, self.start)
+
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Move the worlds, draw views; reconstruct from the inputs, compare on the targets.
+        """Move the worlds, draw views, spoil the inputs; reconstruct from these, compare on the targets.
 
         Returns the loss's terms and `psnr`, of the animal's pixels alone, in dB.
         """
         batch = as_floats(batch)
         # Views that are held out for good go no further than here.
-        rgba, K, w2c = (batch[key][:, self.split.trained] for key in ("rgba", "K", "w2c"))
+        names = ("rgba", "K", "w2c", "may_show", "may_compare")
+        rgba, K, w2c, may_show, may_compare = (batch[name][:, self.split.trained] for name in names)
         cameras = augment(CameraBatch(K, w2c), self.config.augment, generator)
-        inputs, targets = draw_views(self.config.views, len(rgba), rgba.shape[1], generator)
-        rgb, alpha = composite(rgba, self.config.data.background), rgba[:, :, 3:]
+        inputs, targets = draw_views(self.config.views, may_show, may_compare, generator)
+        background = self.config.data.background
+        rgb, alpha = composite(rgba, background), rgba[:, :, 3:]
 
-        shown = torch.cat([rgb, alpha], dim=2)
-        gaussians = module(select_views(shown, inputs), cameras.select(inputs))
+        shown = select_views(torch.cat([rgb, alpha], dim=2), inputs)
+        gaussians = module(
+            *augment_inputs(shown, cameras.select(inputs), self.config.input_augment, background, generator)
+        )
         picture = self._render(gaussians, cameras.select(targets))
         step = batch.get("step", 0)
         hull = points = None
         if self.config.loss.hull_depth:
-            reach, samples = self.config.model.depth_range, self.config.model.hull_samples
-            hull = select_views(hull_depths(alpha, cameras, reach, samples), targets)
+            hull = select_views(self._hull(alpha, cameras, may_compare), targets)
         if self.criterion.needs_points(step):
             points = self._pixel_points(gaussians, cameras.select(inputs))
         real, mask = select_views(rgb, targets), select_views(alpha, targets)
@@ -189,7 +246,18 @@ class GSLRMTask:
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write what `load_gslrm` reads."""
-        save_gslrm(cast(GSLRM, module), folder)
+        save_gslrm(cast(GSLRM, module), folder, self.config.data.image_size)
+
+    def _hull(self, alpha: Tensor, cameras: CameraBatch, carving: Tensor) -> Tensor:
+        """Depth of each sample's hull in the views that are truth, which alone carve it. [B, V, 1, H, W]"""
+        reach, samples = self.config.model.depth_range, self.config.model.hull_samples
+        if carving.all():
+            return hull_depths(alpha, cameras, reach, samples)
+        depths = torch.full_like(alpha, torch.nan)
+        for number, views in enumerate(carving):
+            own = CameraBatch(cameras.K[number, views][None], cameras.w2c[number, views][None])
+            depths[number, views] = hull_depths(alpha[number, views][None], own, reach, samples)[0]
+        return depths
 
     def _pixel_points(self, gaussians: Gaussians, cameras: CameraBatch) -> PixelPoints:
         means = gaussians.means[:, self.config.model.free_gaussians :]

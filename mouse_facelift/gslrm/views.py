@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..samples.datasets import SampleDataset
+from ..samples.mixture import Mixture
 from ..training.sampler import spread_evenly
 from .config import TrainGSLRMConfig, ViewsConfig
 
@@ -37,7 +38,7 @@ class ViewSplit:
         }
 
 
-def split_views(config: TrainGSLRMConfig, training: SampleDataset, validation: SampleDataset) -> ViewSplit:
+def split_views(config: TrainGSLRMConfig, training: Mixture, validation: SampleDataset) -> ViewSplit:
     """Decide which views serve what.
 
     To overfit means to train on the very samples that are validated. Views would be held out in name only if
@@ -46,7 +47,6 @@ def split_views(config: TrainGSLRMConfig, training: SampleDataset, validation: S
     Raises:
         ConfigError: more views are asked for than there are.
     """
-    count = len(validation.view_ids)
     if config.overfit:
         return _overfit_split(config, validation)
     _check_counts(config, training, validation)
@@ -54,17 +54,23 @@ def split_views(config: TrainGSLRMConfig, training: SampleDataset, validation: S
         log.warning(
             "data.val_list is null: validation repeats training samples; training has seen its held-out views"
         )
-    shown = spread_evenly(count, config.validation.input_views)
-    held_out = [view for view in range(count) if view not in shown]
-    return ViewSplit(tuple(range(len(training.view_ids))), tuple(shown), tuple(held_out))
+    inputs = validation.input_positions
+    shown = tuple(inputs[i] for i in spread_evenly(len(inputs), config.validation.input_views))
+    held_out = tuple(view for view in validation.target_positions if view not in shown)
+    return ViewSplit(tuple(range(training.views)), shown, held_out)
 
 
 def _overfit_split(config: TrainGSLRMConfig, samples: SampleDataset) -> ViewSplit:
-    count = len(samples.view_ids)
+    count, folder = len(samples.view_ids), samples.samples[0].folder
     if count < 2:
         raise ConfigError(
             f"overfit={config.overfit} needs a view to show and one to hold out, but the samples have "
-            f"{count} ({samples.samples[0].folder})."
+            f"{count} ({folder})."
+        )
+    if len(samples.input_positions) < count:
+        raise ConfigError(
+            f"overfit={config.overfit} needs samples whose views are all alike, but those of {folder} tell "
+            "inputs from truth. Give the list of the samples that they were made from."
         )
     shown = tuple(spread_evenly(count, min(config.validation.input_views, count - 1)))
     split = ViewSplit(shown, shown, tuple(view for view in range(count) if view not in shown))
@@ -77,42 +83,54 @@ def _overfit_split(config: TrainGSLRMConfig, samples: SampleDataset) -> ViewSpli
     return split
 
 
-def _check_counts(config: TrainGSLRMConfig, training: SampleDataset, validation: SampleDataset) -> None:
-    wanted = {
-        "views.input_views": (config.views.input_range[1], training),
-        "views.target_views": (config.views.target_views, training),
-        "validation.input_views": (config.validation.input_views, validation),
-    }
-    for key, (count, samples) in wanted.items():
-        available = len(samples.view_ids)
+def _check_counts(config: TrainGSLRMConfig, training: Mixture, validation: SampleDataset) -> None:
+    _, most = config.views.input_range
+    wanted = [
+        *(("views.input_views", most, samples, samples.input_positions) for samples in training.sets),
+        *(
+            ("views.target_views", config.views.target_views, samples, samples.target_positions)
+            for samples in training.sets
+        ),
+        ("validation.input_views", config.validation.input_views, validation, validation.input_positions),
+    ]
+    for key, count, samples, positions in wanted:
+        available, folder = len(positions), samples.samples[0].folder
+        kind = "" if available == len(samples.view_ids) else f" for that, of {len(samples.view_ids)}"
         if count > available:
             raise ConfigError(
-                f"{key} is {count}, but the samples have {available} views "
-                f"({samples.samples[0].folder}). Set it to at most {available}."
+                f"{key} is {count}, but the samples have {available} views{kind} ({folder}). Set it to at "
+                f"most {available}."
             )
 
 
 def draw_views(
-    config: ViewsConfig, samples: int, views: int, generator: torch.Generator
+    config: ViewsConfig, may_show: Tensor, may_compare: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw input and target views for one step, other ones for each sample.
 
     Args:
-        config: How many; never more than there are.
-        samples: Batch size B.
-        views: Number of views to draw from.
+        config: How many; never more than every sample has.
+        may_show: Which views may be inputs, bool. [B, V]
+        may_compare: Which views may be targets, bool. [B, V]
         generator: On the CPU.
 
     Returns:
-        Positions of the inputs [B, k] and of the targets [B, m], each ascending and without repetition; k is
-        the same for the whole batch.
+        Positions of the inputs [B, k] and of the targets [B, m], each ascending and without repetition; k and
+        m are the same for the whole batch.
     """
-    least, most = (min(count, views) for count in config.input_range)
+    may_show, may_compare = may_show.cpu(), may_compare.cpu()
+    least, most = (min(count, _fewest(may_show)) for count in config.input_range)
     k = int(torch.randint(least, most + 1, (), generator=generator))
-    inputs = torch.rand(samples, views, generator=generator).argsort(dim=1)[:, :k]
-    rank = torch.rand(samples, views, generator=generator)
+    # Ranks lie below 1: added to them, 1 puts a view after all others, and 2 after these.
+    order = torch.rand(may_show.shape, generator=generator) + 2.0 * ~may_show
+    inputs = order.argsort(dim=1)[:, :k]
+    rank = torch.rand(may_show.shape, generator=generator) + 2.0 * ~may_compare
     if config.targets == "apart":
-        # Ranks lie below 1, so inputs come after all other views.
         rank = rank.scatter_add(1, inputs, torch.ones(inputs.shape))
-    targets = rank.argsort(dim=1)[:, : config.target_views]
+    targets = rank.argsort(dim=1)[:, : min(config.target_views, _fewest(may_compare))]
     return inputs.sort(dim=1).values, targets.sort(dim=1).values
+
+
+def _fewest(allowed: Tensor) -> int:
+    """Of the samples' numbers of allowed views, the smallest. [B, V]"""
+    return int(allowed.sum(dim=1).min())

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +24,8 @@ log = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "gslrm.safetensors"
 CONFIG_FILE = "gslrm.json"
+IMAGE_SIZE = "image_size"
+"""Key of `gslrm.json` that is no part of the model's configuration."""
 PUBLISHED_HEAD_WIDTH = 64
 _PUBLISHED = re.compile(r"ckpt_(\d+)\.pt")
 LOSS_PREFIX = "loss_calculator."
@@ -64,20 +65,29 @@ def load_gslrm(
     """
     file = find_weights(Path(path))
     state = _read_state(file)
-    config = _choose_config(file, state, config)
+    stored, image_size = _read_config(file)
+    config = _choose_config(file, state, stored, config)
     _check_state(file, state, config)
     with torch.device("meta"):
         model = GSLRM(config)
+    model.image_size = image_size
     model.load_state_dict({name: value.float().contiguous() for name, value in state.items()}, assign=True)
     return model.to(device).eval()
 
 
-def save_gslrm(model: GSLRM, folder: Path) -> None:
-    """Write `gslrm.safetensors` and `gslrm.json`, all that `load_gslrm` needs; adapters are merged."""
+def save_gslrm(model: GSLRM, folder: Path, image_size: int | None = None) -> None:
+    """Write `gslrm.safetensors` and `gslrm.json`, all that `load_gslrm` needs; adapters are merged.
+
+    Args:
+        model: What to write.
+        folder: Where to.
+        image_size: Side of the pictures it was trained on; None keeps what the model knows.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in merged_state(model).items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-    write_json(folder / CONFIG_FILE, dump_config(model.config))
+    size = image_size or model.image_size
+    write_json(folder / CONFIG_FILE, dump_config(model.config) | ({IMAGE_SIZE: size} if size else {}))
 
 
 def infer_config(state: Mapping[str, Tensor], file: Path) -> GSLRMConfig:
@@ -120,7 +130,7 @@ def infer_config(state: Mapping[str, Tensor], file: Path) -> GSLRMConfig:
             free_gaussians=free,
             sh_degree=math.isqrt((channels - OTHER_GAUSSIAN_CHANNELS) // 3) - 1,
         )
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{file}: fits no GS-LRM: {' '.join(str(error).split())}") from None
 
 
@@ -164,8 +174,9 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     return kept
 
 
-def _choose_config(file: Path, state: Mapping[str, Tensor], wanted: GSLRMConfig | None) -> GSLRMConfig:
-    stored = _stored_config(file.parent / CONFIG_FILE) if file.name == WEIGHTS_FILE else None
+def _choose_config(
+    file: Path, state: Mapping[str, Tensor], stored: GSLRMConfig | None, wanted: GSLRMConfig | None
+) -> GSLRMConfig:
     if stored is None:
         return wanted or infer_config(state, file)
     if wanted is None:
@@ -183,12 +194,16 @@ def _choose_config(file: Path, state: Mapping[str, Tensor], wanted: GSLRMConfig 
     return wanted
 
 
-def _stored_config(file: Path) -> GSLRMConfig | None:
-    if not file.is_file():
-        return None
+def _read_config(weights: Path) -> tuple[GSLRMConfig | None, int | None]:
+    """What lies beside weights of ours: the configuration, and the side of the training's pictures."""
+    file = weights.parent / CONFIG_FILE
+    if weights.name != WEIGHTS_FILE or not file.is_file():
+        return None, None
     try:
-        return GSLRMConfig.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, ValidationError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        size = content.pop(IMAGE_SIZE, None)
+        return GSLRMConfig.model_validate(content), None if size is None else int(size)
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file}: not a GS-LRM configuration: {' '.join(str(error).split())}") from None
 
 

@@ -9,8 +9,9 @@ from ..gaussians.filters import filter_gaussians
 from ..geometry.rays import CameraBatch
 from ..gslrm import GSLRM
 from ..samples.datasets import composite
-from .config import InferConfig
+from .config import ReconstructionConfig
 from .inputs import Views
+from .refine import refine
 from .results import Reconstruction
 
 INFERENCE_DTYPE = torch.float16
@@ -25,7 +26,7 @@ class Direct:
         model: GS-LRM, in eval mode.
     """
 
-    def __init__(self, config: InferConfig, model: GSLRM) -> None:
+    def __init__(self, config: ReconstructionConfig, model: GSLRM) -> None:
         self.config, self.model = config, model
 
     def __call__(self, views: Views) -> Reconstruction:
@@ -36,9 +37,11 @@ class Direct:
         indices = [views.position(view_id) for view_id in shown]
         rgba = views.rgba[indices]
         pictures = torch.cat([composite(rgba, self.config.background), rgba[:, 3:]], dim=1)
-        gaussians = reconstruct(self.model, pictures, views.K[indices], views.w2c[indices])
+        seen = pictures, views.K[indices], views.w2c[indices]
+        gaussians = reconstruct(self.model, *seen)
         filtered, report = filter_gaussians(gaussians, self.config.filter)
-        return Reconstruction(filtered, report, shown)
+        refined, refinement = refine(filtered, *seen, self.config.background, self.config.refine)
+        return Reconstruction(refined, report, shown, unfiltered=gaussians, refinement=refinement)
 
 
 @torch.no_grad()

@@ -1,21 +1,22 @@
-"""What `mfl infer` can be given: samples with cameras, or one picture with alpha."""
+"""What is reconstructed: views of one moment, and the samples and pictures that they are read from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
+from ..provenance import sha256
 from ..samples.datasets import load_sample
-from ..samples.format import CAMERAS_FILE, read_list, read_rgba, read_sample
+from ..samples.format import CAMERAS_FILE, Sample, read_list, read_sample
+from .lone_picture import frame_picture, read_cutout
 
 PICTURES = {".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
-"""What is a picture and not a list; those that cannot have alpha are refused on reading."""
+"""What is a picture and not a list; those that cannot have alpha need a mask."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,24 @@ class Views:
         view_ids: Camera ids.
         K: Intrinsics, or None for a lone picture of an unknown camera. [V, 3, 3]
         w2c: World-to-camera, model units, or None likewise. [V, 4, 4]
+        frame_index: Frame of the recording, where known.
+        world_from_model: From model units to the rig's millimetres, where known. [4, 4]
     """
 
     rgba: Tensor
     view_ids: tuple[int, ...]
     K: Tensor | None = None
     w2c: Tensor | None = None
+    frame_index: int | None = None
+    world_from_model: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of_sample(cls, sample: Sample, item: dict[str, Any]) -> "Views":
+        """Those of a sample's loaded pictures; see `samples.datasets.load_sample`."""
+        view_ids = tuple(item["view_ids"].tolist())
+        return cls(
+            item["rgba"], view_ids, item["K"], item["w2c"], sample.frame_index, sample.world_from_model
+        )
 
     def position(self, view_id: int) -> int:
         """Index of a camera id.
@@ -47,10 +60,11 @@ class Views:
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to reconstruct, not read yet: a sample folder or a picture."""
+    """One thing to reconstruct, not read yet: a sample folder, or a picture with its mask."""
 
     path: Path
     name: str
+    mask: Path | None = None
 
     @property
     def is_picture(self) -> bool:
@@ -62,6 +76,45 @@ class Source:
         """The picture, or the sample's cameras file."""
         return self.path if self.is_picture else self.path / CAMERAS_FILE
 
+    @property
+    def place(self) -> str:
+        """Where it is, for `run.json`."""
+        return str(self.file.resolve())
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one where the files have changed, as far as can be told without reading every picture."""
+        return sha256(self.file) if self.mask is None else f"{sha256(self.file)}+{sha256(self.mask)}"
+
+    def check(self) -> None:
+        """Read what is small.
+
+        Raises:
+            DataError: it cannot be reconstructed.
+        """
+        if self.is_picture:
+            read_cutout(self.path, self.mask)
+        else:
+            read_sample(self.path)
+
+    @property
+    def view_ids(self) -> tuple[int, ...]:
+        """Camera ids; none of a lone picture."""
+        return () if self.is_picture else tuple(view.view_id for view in read_sample(self.path).views)
+
+    @property
+    def moment(self) -> tuple[int | None, NDArray[np.float64] | None] | None:
+        """Frame of the recording and similarity [4, 4] to its millimetres; None where not known yet."""
+        if self.is_picture:
+            return None
+        sample = read_sample(self.path)
+        return sample.frame_index, sample.world_from_model
+
+    @property
+    def has_rig_frame(self) -> bool:
+        """Whether the way back to the rig's millimetres is known."""
+        return not self.is_picture and read_sample(self.path).world_from_model is not None
+
     def read(self, image_size: int | None, fill: float) -> Views:
         """Read the pictures.
 
@@ -70,24 +123,27 @@ class Source:
             fill: See `frame_picture`.
         """
         if self.is_picture:
-            return Views(frame_picture(self.path, image_size or 512, fill)[None], (0,))
+            return Views(frame_picture(self.path, image_size or 512, fill, self.mask)[None], (0,))
         sample = read_sample(self.path)
-        item = load_sample(sample, image_size or sample.views[0].camera.width)
-        return Views(item["rgba"], tuple(item["view_ids"].tolist()), item["K"], item["w2c"])
+        return Views.of_sample(sample, load_sample(sample, image_size or sample.views[0].camera.width))
 
 
-def find_sources(path: Path, limit: int = 0) -> list[Source]:
-    """Resolve `mfl infer`'s input.
+def find_sources(path: Path, limit: int = 0, mask: Path | None = None) -> list[Source]:
+    """Find samples and pictures.
 
     Args:
         path: A sample folder, a list file, a folder of sample folders, or a picture.
         limit: Take the first that many; 0 takes all.
+        mask: Of a picture without alpha.
 
     Raises:
-        DataError: nothing there that could be reconstructed, or two samples of one name.
+        DataError: nothing there that could be reconstructed, two samples of one name, or a mask that
+            belongs to no picture.
     """
     if path.is_file() and path.suffix.lower() in PICTURES:
-        return [Source(path, path.stem)]
+        return [Source(path, path.stem, mask)]
+    if mask is not None:
+        raise DataError(f"mask={mask} is for one picture, but input={path} is none. Leave it out.")
     if path.is_file():
         folders: Sequence[Path] = read_list(path)
     elif (path / CAMERAS_FILE).is_file():
@@ -96,61 +152,17 @@ def find_sources(path: Path, limit: int = 0) -> list[Source]:
         # Hidden folders are what a killed `mfl preprocess` left.
         folders = sorted(file.parent for file in path.glob(f"[!.]*/{CAMERAS_FILE}"))
     else:
-        raise DataError(f"{path}: no such file or folder; expected a sample, list, data set or picture.")
+        raise DataError(
+            f"{path}: no such file or folder; expected a sample, list, data set, recording or picture."
+        )
     if not folders:
-        raise DataError(f"{path}: holds no samples (folders with {CAMERAS_FILE}).")
+        raise DataError(
+            f"{path}: holds no samples (folders with {CAMERAS_FILE}), and no recording (see "
+            "preprocess.input.videos)."
+        )
     sources = [Source(folder, folder.resolve().name) for folder in folders]
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{path}: lists two samples called {name}; their results would share a folder.")
     return sources[:limit] if limit else sources
-
-
-def read_cutout(path: Path) -> NDArray[np.uint8]:
-    """Read a lone picture whose background is transparent. [H, W, 4]
-
-    Raises:
-        DataError: unreadable, or its alpha does not tell an animal from a background.
-    """
-    rgba = read_rgba(path)
-    shown = rgba[..., 3] > 127
-    if not shown.any():
-        raise DataError(f"{path}: alpha is 0 everywhere, there is no animal in this picture.")
-    if shown.all():
-        raise DataError(
-            f"{path}: alpha is 255 everywhere, expected 0 outside the animal. Cut the animal out first."
-        )
-    return rgba
-
-
-def frame_picture(path: Path, size: int, fill: float) -> Tensor:
-    """Centre the animal of a lone picture in a square and scale it, as training views show it.
-
-    The picture's camera is unknown, so nothing here claims one.
-
-    Args:
-        path: Picture with alpha.
-        size: Side of the result.
-        fill: Share of the side that the longer side of the animal's box gets.
-
-    Returns:
-        Straight RGBA in [0, 1]. [4, S, S]
-    """
-    picture = read_cutout(path).astype(np.float32) / 255
-    rows, columns = np.nonzero(picture[..., 3] > 0.5)
-    low = np.array([columns.min(), rows.min()])
-    high = np.array([columns.max(), rows.max()]) + 1.0
-    scale = fill * size / (high - low).max()
-    shift = size / 2 - scale * (low + high) / 2
-    # warpAffine counts pixel centres as integers: move the half pixel into the shift.
-    matrix = np.array([[scale, 0, shift[0] + (scale - 1) / 2], [0, scale, shift[1] + (scale - 1) / 2]])
-    premultiplied = picture.copy()
-    premultiplied[..., :3] *= picture[..., 3:]
-    if scale < 1:
-        blur = 0.5 * (1 / scale - 1)
-        premultiplied = cv2.GaussianBlur(premultiplied, (0, 0), max(blur, 1e-3))
-    warped = cv2.warpAffine(premultiplied, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    alpha = warped[..., 3:]
-    warped[..., :3] = np.where(alpha > 0, warped[..., :3] / alpha.clip(1e-6), 1)
-    return torch.from_numpy(warped.clip(0, 1)).permute(2, 0, 1).contiguous()

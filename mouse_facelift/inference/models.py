@@ -11,7 +11,7 @@ from ..errors import DependencyError
 from ..gslrm import find_weights, load_gslrm
 from ..gslrm.graphs import GraphedBlocks
 from ..provenance import sha256
-from .config import InferConfig
+from .config import ReconstructionConfig
 from .direct import INFERENCE_DTYPE, Direct
 from .inputs import Views
 from .results import Reconstruction
@@ -54,12 +54,12 @@ class Weights:
         hashes: SHA-256 of every file of weights, prompts and slots, by its resolved path.
     """
 
-    config: InferConfig
+    config: ReconstructionConfig
     gslrm: Path
     hashes: dict[str, str]
 
     @classmethod
-    def find(cls, config: InferConfig) -> "Weights":
+    def find(cls, config: ReconstructionConfig) -> "Weights":
         """Look them up and hash them.
 
         Raises:
@@ -80,33 +80,30 @@ def load_models(weights: Weights, device: torch.device) -> Models:
     if device.type == "cuda":
         model.hold_weights(INFERENCE_DTYPE)
         model.graphs = GraphedBlocks()
+    measured = config.image_size
+    # Gaussians are as large as the pixels that the model has learned from.
+    config = config.model_copy(update={"image_size": config.image_size or model.image_size})
     if config.mvdiffusion is None:
-        return Models(partial(map, Direct(config, model)), config.image_size, config.image_size)
+        return Models(partial(map, Direct(config, model)), config.image_size, measured)
     from .e2e import EndToEnd
 
     end_to_end = EndToEnd(config, model, device)
-    return Models(end_to_end.together, end_to_end.image_size, config.image_size or end_to_end.image_size)
+    return Models(end_to_end.together, end_to_end.image_size, measured or end_to_end.image_size)
 
 
-def _pin_checkpoint(config: InferConfig) -> InferConfig:
+def _pin_checkpoint(config: ReconstructionConfig) -> ReconstructionConfig:
     """Name MVDiffusion's checkpoint instead of its run: a training might write a newer one meanwhile."""
     if config.mvdiffusion is None:
         return config
-    from ..mvdiffusion.folders import locate
+    from ..mvdiffusion.folders import pin
 
-    trained, frozen = locate(config.mvdiffusion)
-    place = trained if trained == frozen else trained.parent
-    return config.model_copy(update={"mvdiffusion": place})
+    return config.model_copy(update={"mvdiffusion": pin(config.mvdiffusion)})
 
 
-def _trained_files(config: InferConfig) -> Iterator[Path]:
+def _trained_files(config: ReconstructionConfig) -> list[Path]:
     """The files of MVDiffusion's trained parts."""
-    if config.mvdiffusion is not None:
-        from ..mvdiffusion.folders import find_prompts, locate
-        from ..mvdiffusion.slots import SLOTS_FILE
+    if config.mvdiffusion is None:
+        return []
+    from ..mvdiffusion.folders import trained_files
 
-        trained, _ = locate(config.mvdiffusion)
-        yield from sorted((trained / "unet").glob("*"))
-        yield find_prompts(trained)
-        if (trained / SLOTS_FILE).is_file():
-            yield trained / SLOTS_FILE
+    return trained_files(config.mvdiffusion)

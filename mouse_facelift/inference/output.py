@@ -7,11 +7,14 @@ from typing import Any
 
 from ..config import dump_config
 from ..errors import ConfigError, DataError
-from ..provenance import Run, sha256
+from ..provenance import Run, check_maker, check_output
 from .config import InferConfig
 from .inputs import Source
 
-MATTERS_NOT = ("gslrm", "mvdiffusion", "input", "limit", "output", "overwrite", "device", "compile")
+MATTERS_NOT = (
+    *("gslrm", "mvdiffusion", "input", "limit", "output", "overwrite", "device", "compile"),
+    "preprocess.workers",
+)
 """Configuration that finished samples of an earlier run may have otherwise; hashes tell of weights."""
 
 
@@ -24,18 +27,21 @@ class OutputFolder:
         sources: What this run shall reconstruct.
 
     Raises:
-        ConfigError: the folder holds results of another configuration, of other weights or of other inputs,
-            or it is where the inputs lie.
+        ConfigError: the folder cannot be written, belongs to another command, holds results of another
+            configuration, of other weights or of other inputs, or is where the inputs lie.
         DataError: its `run.json` is not one.
     """
 
     def __init__(self, config: InferConfig, weights: Mapping[str, str], sources: Sequence[Source]) -> None:
         self.path = config.output
+        check_output(self.path)
+        if config.overwrite:
+            check_maker(self.path, "infer")
         self._overwrite, self._begun = config.overwrite, False
         self._made_with = {
             "weights": dict(weights),
-            "inputs": {_place(source): sha256(source.file) for source in sources},
-            "samples": {source.name: _place(source) for source in sources},
+            "inputs": {source.place: source.fingerprint for source in sources},
+            "samples": {source.name: source.place for source in sources},
         }
         for source in sources:
             if self.folder(source).resolve() == source.path.resolve():
@@ -64,19 +70,20 @@ class OutputFolder:
         path = self.folder(source) / "metrics.json"
         return dict(_read(path, ("mean",))["mean"]) if path.is_file() else {}
 
-    def begin(self, record: Run) -> None:
+    def begin(self, record: Run, facts: Mapping[str, Any]) -> None:
         """Write `run.json` before the first results, so that a later run can tell what is here.
 
         What fails before there are any leaves nothing.
         """
         if not self._begun:
-            self.write(record)
+            self.write(record, facts)
 
-    def write(self, record: Run) -> None:
-        """Write `run.json`."""
+    def write(self, record: Run, facts: Mapping[str, Any]) -> None:
+        """Write `run.json`, with further facts."""
         self._begun = True
         self.path.mkdir(parents=True, exist_ok=True)
-        record.write(self.path, self._made_with)
+        inputs = {**record.facts["inputs"], **self._made_with["inputs"]}
+        record.write(self.path, {**facts, **self._made_with, "inputs": inputs})
 
     def _earlier(self, now: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         """What the results in this folder were made with; configuration and weights must be as now."""
@@ -87,8 +94,8 @@ class OutputFolder:
         content = _read(path, ("config", *self._made_with))
         if not any((self.path / name).exists() for name in content["samples"]):
             return nothing  # That run failed before its first sample.
-        then = content["config"]
-        differing = [key for key in now if key not in MATTERS_NOT and then.get(key) != now[key]]
+        then, now = _flat(content["config"]), _flat(now)
+        differing = [key for key in now if not _matters_not(key) and then.get(key) != now[key]]
         if differing:
             changes = "; ".join(f"{key}: then {then.get(key)}, now {now[key]}" for key in differing)
             raise ConfigError(
@@ -118,8 +125,18 @@ class OutputFolder:
         )
 
 
-def _place(source: Source) -> str:
-    return str(source.file.resolve())
+def _matters_not(key: str) -> bool:
+    """A sequence is made anew where its settings change, from the samples that are there."""
+    return key in MATTERS_NOT or key.startswith("sequence.")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as they are written on the command line."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _read(path: Path, sections: Sequence[str]) -> dict[str, Any]:

@@ -2,23 +2,33 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from ..errors import ConfigError, DataError, MflError
+import torch
+
+from ..errors import DataError
 from ..files import atomic_folder, write_json
 from ..progress import track
 from ..provenance import Run
-from ..samples.format import read_sample
+from .checks import check_inputs, check_references, named
 from .config import InferConfig
-from .inputs import Source, Views, find_sources, read_cutout
+from .filter_cost import filter_cost_db
+from .inputs import Source, Views
 from .models import Models, Weights, choose_device, load_models
+from .opening import Inputs, open_inputs
 from .output import OutputFolder
 from .results import Reconstruction, write_results
+from .sequence import write_sequence
 
 log = logging.getLogger(__name__)
 
 MUCH_CUT = 0.01
 """Share of the opacity that the filters may cut without a word."""
+
+MUCH_LOST_DB = 0.5
+"""PSNR of the shown views that the filters may cost without a word."""
 
 
 def run(config: InferConfig, dry_run: bool = False) -> Path:
@@ -38,107 +48,116 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
         DependencyError: the device is not there.
     """
     device = choose_device(config.device)
-    sources = find_sources(config.input, config.limit)
-    for source in sources:
-        _check_input(config, source)
     record = Run("infer", config)
+    inputs = open_inputs(config, record)
+    check_inputs(config, inputs.examples)
     weights = Weights.find(config)
-    _check_references(weights.config, sources)
-    output = OutputFolder(config, weights.hashes, sources)
+    check_references(weights.config, inputs.examples)
+    OutputFolder(config, weights.hashes, inputs.known)
     models = load_models(weights, device)
     record.lap("loading")
     if dry_run:
-        log.info("%d samples to reconstruct; weights and cameras are in order", len(sources))
+        log.info("%s: inputs, weights and cameras are in order", config.input)
         return config.output
+    with inputs.find() as sources:
+        output = OutputFolder(config, weights.hashes, sources)
+        record.lap("inputs")
+        means = _reconstruct_all(config, inputs, sources, models, output, record)
+        record.lap("samples")
+        overall = _mean_over_samples(means)
+        if overall:
+            write_json(config.output / "metrics.json", {"samples": len(means), "mean": overall})
+            log.info("%s", ", ".join(f"{name} {value:.3f}" for name, value in overall.items()))
+        if config.sequence.enabled:
+            _put_together(config, inputs, sources, output, models, device)
+            record.lap("sequence")
+        output.write(record, inputs.facts)
+    return config.output
+
+
+def _reconstruct_all(
+    config: InferConfig,
+    inputs: Inputs,
+    sources: Sequence[Source],
+    models: Models,
+    output: OutputFolder,
+    record: Run,
+) -> list[dict[str, float]]:
+    """Write the results of every sample that has none; the mean metrics of each."""
     finished = [source for source in sources if output.is_finished(source)]
     for source in finished:
         log.info("%s: finished already, kept", output.folder(source))
     means = [output.finished_means(source) for source in finished]
     left = [source for source in sources if source not in finished]
-    results = _reconstructions(config, left, models)
-    for source in track(left, f"infer {config.mode}"):
-        views, result = next(results)
-        output.begin(record)
+    results = _reconstructions(config, inputs.stream(left), models)
+    for source, views, result in track(results, f"infer {config.mode}", len(left)):
+        result = replace(result, filter_cost_db=filter_cost_db(views, result, config.background))
+        _warn(source, result)
+        output.begin(record, inputs.facts)
         with atomic_folder(output.folder(source)) as temporary:
             means.append(write_results(temporary, views, result, config))
-    record.lap("samples")
-    overall = _mean_over_samples(means)
-    if overall:
-        write_json(config.output / "metrics.json", {"samples": len(sources), "mean": overall})
-        log.info("%s", ", ".join(f"{name} {value:.3f}" for name, value in overall.items()))
-    output.write(record)
-    return config.output
+    return means
 
 
-def _check_references(config: InferConfig, sources: Sequence[Source]) -> None:
-    """Refuse samples whose cameras are not those that MVDiffusion's views need, before it is loaded."""
-    if config.mvdiffusion is None:
-        return
-    from ..mvdiffusion.folders import load_slots, locate
-    from .e2e import choose_reference
+def _put_together(
+    config: InferConfig,
+    inputs: Inputs,
+    sources: Sequence[Source],
+    output: OutputFolder,
+    models: Models,
+    device: torch.device,
+) -> None:
+    """Write what the samples are together in time."""
+    done = {source.name: source for source in sources if output.folder(source).is_dir()}
 
-    slots, others = load_slots(*locate(config.mvdiffusion)), []
-    for source in sources:
-        if source.is_picture:
-            continue
-        view_ids = [view.view_id for view in read_sample(source.path).views]
-        try:
-            shown = choose_reference(slots, config.reference_view, view_ids)
-        except MflError as error:
-            raise _named(error, source) from None
-        if config.reference_view is None and shown != slots.view_ids[0]:
-            others.append(f"camera {shown} of {source.name}")
-    if others:
-        log.warning(
-            "%d of %d samples have no camera %d, the reference of training: their first view is shown, such "
-            "as %s. Name another with reference_view.",
-            len(others),
-            len(sources),
-            slots.view_ids[0],
-            others[0],
-        )
+    def read(names: Sequence[str]) -> Iterator[Views]:
+        for source in inputs.stream([done[name] for name in names]):
+            yield _read(source, models.size, config)
+
+    write_sequence(config, [output.folder(source) for source in done.values()], read, device)
 
 
 def _reconstructions(
-    config: InferConfig, sources: Sequence[Source], models: Models
-) -> Iterator[tuple[Views, Reconstruction]]:
+    config: InferConfig, sources: Iterator[Source], models: Models
+) -> Iterator[tuple[Source, Views, Reconstruction]]:
     """Of each sample: its views at the size at which the result is to be measured, and the result."""
-    for start in range(0, len(sources), config.batch_size):
-        batch = sources[start : start + config.batch_size]
+    while batch := list(islice(sources, config.batch_size)):
         shown = [_read(source, models.shown_size, config) for source in batch]
         results = models.reconstruct(shown)
         for source, views in zip(batch, shown, strict=True):
             try:
                 result = next(results)
             except DataError as error:
-                raise _named(error, source) from None
-            _warn(source, result)
+                raise named(error, source) from None
             same = models.size == models.shown_size
-            yield views if same else _read(source, models.size, config), result
+            yield source, views if same else _read(source, models.size, config), result
 
 
 def _read(source: Source, size: int | None, config: InferConfig) -> Views:
     try:
         return source.read(size, config.image_fill)
     except DataError as error:
-        raise _named(error, source) from None
+        raise named(error, source) from None
 
 
 def _warn(source: Source, result: Reconstruction) -> None:
+    cut, cost = result.report.opacity_cut, result.filter_cost_db
     if len(result.gaussians) == 0:
         log.warning("%s: no Gaussians are left after filtering; look at filter.min_opacity.", source.name)
-    elif result.report.opacity_cut > MUCH_CUT:
+        return
+    if cut > MUCH_CUT:
         log.warning(
             "%s: the filters cut %.1f %% of the opacity; is the animal inside the box?",
             source.name,
-            100 * result.report.opacity_cut,
+            100 * cut,
         )
-
-
-def _named(error: MflError, source: Source) -> MflError:
-    """The same error, saying of which sample."""
-    message = str(error)
-    return error if message.startswith(str(source.path)) else type(error)(f"{source.path}: {message}")
+    if cost is not None and cost > MUCH_LOST_DB:
+        log.warning(
+            "%s: the filters cost the shown views %.2f dB on the animal; filter.dropped in its metrics.json "
+            "tells which rule cuts most.",
+            source.name,
+            cost,
+        )
 
 
 def _mean_over_samples(means: list[dict[str, float]]) -> dict[str, float]:
@@ -148,24 +167,3 @@ def _mean_over_samples(means: list[dict[str, float]]) -> dict[str, float]:
         for name in names
         if (values := [item[name] for item in means if name in item])
     }
-
-
-def _check_input(config: InferConfig, source: Source) -> None:
-    """Refuse what cannot work before anything is loaded."""
-    if source.is_picture:
-        if config.mode == "direct":
-            raise DataError(
-                f"{source.path}: one picture has no cameras; direct mode needs a sample. Use mode=e2e."
-            )
-        if config.reference_view is not None:
-            raise ConfigError("reference_view names a camera, but a lone picture has none. Remove it.")
-        read_cutout(source.path)
-        return
-    present = [view.view_id for view in read_sample(source.path).views]
-    if len(set(present)) < len(present):
-        raise DataError(f"{source.path}: views {present} hold a camera id twice; results are named by it.")
-    if config.mode == "direct" and len(present) < 2:
-        raise DataError(f"{source.path}: has one view; direct mode needs at least two. Use mode=e2e.")
-    missing = [view_id for view_id in config.input_views or () if view_id not in present]
-    if missing:
-        raise ConfigError(f"input_views {missing} are not among the views {present} of {source.path}.")

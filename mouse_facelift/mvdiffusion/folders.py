@@ -55,6 +55,28 @@ def locate(path: Path) -> tuple[Path, Path]:
     return checkpoint.weights, frozen
 
 
+def pin(path: Path) -> Path:
+    """Name the checkpoint that is meant by a run: its training might write a newer one meanwhile.
+
+    Raises:
+        CheckpointError: see `locate`.
+    """
+    trained, frozen = locate(path)
+    return trained if trained == frozen else trained.parent
+
+
+def trained_files(path: Path) -> list[Path]:
+    """The files that training changes or decides: UNet, prompts, slots.
+
+    Raises:
+        CheckpointError: see `locate`, or there are no prompts.
+    """
+    trained, _ = locate(path)
+    slots = trained / SLOTS_FILE
+    files = [*sorted((trained / "unet").glob("*")), find_prompts(trained)]
+    return [*files, slots] if slots.is_file() else files
+
+
 def frozen_folder(run: Path) -> Path:
     """Where a run keeps its frozen parts."""
     return run / "pipeline"

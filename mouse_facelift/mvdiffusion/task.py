@@ -1,5 +1,6 @@
 """What the training loop must know about the multi-view diffusion: its loss, its validation, its export."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ..geometry.rays import CameraBatch
 from ..samples.datasets import EightBitSamples, SampleDataset, as_floats
+from ..samples.training_data import TrainingData
 from .augment import jitter
 from .conditioning import Condition
 from .config import TrainMVDiffConfig
@@ -49,6 +51,7 @@ class MVDiffusionTask:
         dataset: Training samples, as pictures or as encodings.
         validation_set: Pictures.
         config: Of the training.
+        training_data: See `training.task.Task`.
     """
 
     best_metric = "psnr_animal"
@@ -59,8 +62,9 @@ class MVDiffusionTask:
         dataset: SlotDataset,
         validation_set: SlotDataset,
         config: TrainMVDiffConfig,
+        training_data: Callable[[], TrainingData] | None = None,
     ) -> None:
-        self.pipeline = pipeline
+        self.pipeline, self.training_data = pipeline, training_data
         self.module: nn.Module = pipeline.denoiser
         self.dataset: Dataset[dict[str, Any]] = dataset
         self.validation_set = validation_set

@@ -1,6 +1,7 @@
 """`mfl train-mvdiff`: fine-tune the multi-view diffusion on samples."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -8,21 +9,23 @@ from ..errors import CheckpointError, ConfigError
 from ..files import atomic_folder
 from ..samples.datasets import EightBitSamples, SampleDataset
 from ..samples.format import read_list
+from ..samples.training_data import TrainingData
 from ..training.checkpoints import Checkpoint, checkpoint_to_resume
-from ..training.data import open_samples
+from ..training.data import open_samples, with_start
 from ..training.loop import fit, seed_everything, this_process
 from ..training.preflight import run_folder
 from ..training.trial import trial
 from .config import DataConfig, TrainMVDiffConfig
-from .folders import frozen_folder, write_frozen
+from .folders import frozen_folder, locate, write_frozen
 from .frozen import FrozenParts
 from .latents import CachedLatents, LatentCache, Recipe
 from .memory import set_checkpointing
 from .pipeline import MVDiffusionPipeline
 from .slots import SLOTS_FILE, Slots
 from .solvers import Solver
-from .start import BACKGROUNDS, fit_random_vae, read_start, start_pipeline
+from .start import BACKGROUNDS, fit_random_vae, read_start, start_folder, start_pipeline
 from .task import MVDiffusionTask, SlotDataset
+from .weights import find_weights
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +76,7 @@ def _run(config: TrainMVDiffConfig, dry_run: bool) -> Path:
         SlotDataset(_encoded(config, pipeline.frozen, train_data, dry_run), slots),
         SlotDataset(val_data, slots),
         config.model_copy(update={"validation": shown}),
+        partial(_training_data, config, train_data, slots),
     )
     inputs = sorted({config.data.train_list, config.data.val_list})
     run_of = (task, config.optimizer, config.training, config.output, COMMAND, config, inputs)
@@ -102,6 +106,15 @@ def _read_data(config: TrainMVDiffConfig, dry_run: bool) -> tuple[SampleDataset,
             "validation need the same cameras."
         )
     return train, val
+
+
+def _training_data(config: TrainMVDiffConfig, train: SampleDataset, slots: Slots) -> TrainingData:
+    here = TrainingData.of(train.samples, slots.view_ids)
+    if config.start.kind == "random":
+        return here
+    trained, _ = locate(start_folder(config.start))
+    weights, _ = find_weights(trained / "unet")
+    return with_start(here, weights, trained)
 
 
 def _slots(config: TrainMVDiffConfig, train: SampleDataset) -> Slots:

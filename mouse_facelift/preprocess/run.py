@@ -5,35 +5,28 @@ the scale of the data set; the second warps the pictures and writes the samples.
 on disk the moment it is done, so a run that was killed goes on where it was, and job arrays share the work.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..capture.keypoints import keypoint_files, read_keypoints
-from ..capture.recording import Recording, open_recording
-from ..errors import ConfigError, DataError, MflError
-from ..files import atomic_path, write_json
-from ..geometry.cameras import Array
+from ..errors import DataError
 from ..provenance import Run, check_output
-from ..samples.split import check_clock
 from .config import PreprocessConfig
-from .facts import RecordingFacts, inspect
+from .facts import inspect
 from .finish import finish
 from .first_pass import FirstPass
+from .first_stages import KEYPOINTS, first_stages, recording_facts
 from .journal import Journal
+from .opening import open_input
 from .plan import Plan, PlannedSample, make_plan
 from .preview import preview
 from .second_pass import SecondPass
-from .selection import candidates
 from .shard import SINGLE, Shard
-from .workspace import Workspace, identify
+from .workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-FACTS, KEYPOINTS = "recording.json", "keypoints.npy"
 
 
 def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) -> Path:
@@ -56,23 +49,18 @@ def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) 
     record = Run("preprocess", config)
     workspace = Workspace(config.output)
     check_output(config.output)
-    recording = open_recording(config.input)
-    wanted = candidates(config.selection, recording.frame_count)
-    if len(wanted) > 1:
-        check_clock(recording.fps, config.split.mode, config.split.val_share, config.split.guard_s)
-    _check_skew(config, recording)
-    keypoints = _read_keypoints(config, recording)
-    identity = identify(config, record.add_inputs(_inputs(config, recording)))
+    opened = open_input(config, record)
+    recording, identity = opened.recording, opened.identity
     workspace.check(identity, config.overwrite)
     logger.info(
         "%d cameras, %d frames, %d to be looked at",
         len(recording.cameras),
         recording.frame_count,
-        len(wanted),
+        len(opened.wanted),
     )
     if dry_run:
         facts = inspect(recording, config)
-        preview(config, recording, facts, wanted, keypoints, record.elapsed)
+        preview(config, recording, facts, opened.wanted, opened.keypoints, record.elapsed)
         return config.output
     if workspace.is_complete(identity):
         logger.info("%s: complete, nothing to do", config.output)
@@ -80,7 +68,7 @@ def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) 
     record.lap("checks")
     workspace.begin(identity)
     with workspace.lock(shard.name), Journal(workspace.work, shard.name) as journal:
-        facts, plan, first_pass = _first_stages(config, workspace, recording, keypoints, journal, shard)
+        facts, plan, first_pass = first_stages(opened, workspace, journal, shard)
         record.lap("masks")
         workspace.take_over()
         left = _unfinished(workspace, plan, first_pass, shard)
@@ -115,7 +103,7 @@ def merge(config: PreprocessConfig) -> Path:
     identity = workspace.unfinished()
     config = PreprocessConfig.model_validate({**identity["settings"], "output": config.output})
     record = Run("preprocess", config)
-    facts = _facts(config, workspace, None)
+    facts = recording_facts(config, workspace, None)
     first_pass = FirstPass(config, facts, Journal(workspace.work, "merge"))
 
     def must_be_there(frames: Sequence[int], watch: bool) -> None:
@@ -140,67 +128,6 @@ def merge(config: PreprocessConfig) -> Path:
     return config.output
 
 
-def _first_stages(
-    config: PreprocessConfig,
-    workspace: Workspace,
-    recording: Recording,
-    keypoints: Array | None,
-    journal: Journal,
-    shard: Shard,
-) -> tuple[RecordingFacts, Plan, FirstPass]:
-    """Measure the recording, survey its masks, decide; a recording that is refused leaves nothing behind."""
-    try:
-        facts = _facts(config, workspace, recording)
-        if keypoints is not None:
-            with atomic_path(workspace.work / KEYPOINTS) as temporary:
-                np.save(temporary, keypoints)
-        first_pass = FirstPass(config, facts, journal)
-
-        def survey(frames: Sequence[int], watch: bool) -> None:
-            first_pass.survey(recording, frames, shard, watch)
-
-        return facts, make_plan(config, facts, first_pass, survey, keypoints), first_pass
-    except MflError:
-        if shard.count == 1:
-            workspace.abandon()
-        raise
-
-
-def _facts(config: PreprocessConfig, workspace: Workspace, recording: Recording | None) -> RecordingFacts:
-    """Kept in the workspace, or measured."""
-    path = workspace.work / FACTS
-    if path.exists():
-        return RecordingFacts.from_json(json.loads(path.read_text(encoding="utf-8")))
-    if recording is None:
-        raise DataError(f"{path}: is missing. Run a shard again.")
-    facts = inspect(recording, config)
-    write_json(path, facts.to_json())
-    return facts
-
-
-def _read_keypoints(config: PreprocessConfig, recording: Recording) -> Array | None:
-    """None where they are not needed."""
-    if config.geometry.centre != "keypoints":
-        return None
-    return read_keypoints(config.input, recording.camera_ids, recording.frame_count)
-
-
-def _check_skew(config: PreprocessConfig, recording: Recording) -> None:
-    """A crop keeps the recorded K, and the samples' format has no field for skew.
-
-    Raises:
-        ConfigError: a camera has some, and views are to be cropped.
-    """
-    if config.geometry.virtual_camera != "crop":
-        return
-    for number, camera in zip(recording.camera_ids, recording.cameras, strict=True):
-        if camera.K[0, 1] != 0:
-            raise ConfigError(
-                f"{config.input.recording}: camera {number} has skew {camera.K[0, 1]:.4g}, expected 0 for "
-                "geometry.virtual_camera=crop, which keeps the recorded K. Set it to lookat, which does not."
-            )
-
-
 def _unfinished(workspace: Workspace, plan: Plan, first_pass: FirstPass, shard: Shard) -> list[PlannedSample]:
     """What is still to be written of a shard's share."""
     first_pass.refresh()
@@ -209,10 +136,3 @@ def _unfinished(workspace: Workspace, plan: Plan, first_pass: FirstPass, shard: 
         for sample in shard.share(plan.samples)
         if sample.frame not in first_pass.lost and not workspace.is_finished(sample.name, sample.frame)
     ]
-
-
-def _inputs(config: PreprocessConfig, recording: Recording) -> list[Path]:
-    """Every file that the output depends on."""
-    if config.geometry.centre != "keypoints":
-        return recording.files
-    return [*recording.files, *keypoint_files(config.input, recording.camera_ids)]

@@ -1,15 +1,17 @@
-"""Second pass: the pictures of the planned frames become samples."""
+"""Second pass: the pictures of the planned frames become samples, on disk or in memory."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..capture.recording import PictureStep, Recording
 from ..errors import DataError
+from ..geometry import Camera
 from ..parallel import bounded_map, worker_count
 from ..progress import track
 from ..samples.format import write_sample
@@ -24,10 +26,39 @@ from .warp import View
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One sample in memory: what `write_sample` is given.
+
+    Attributes:
+        name: Its folder's name.
+        images: Straight RGBA per view. V x [S, S, 4]
+        cameras: The cameras of exactly these pixels, model units. V
+        view_ids: The recording's camera ids. V
+        metadata: The keys beside `frames`.
+    """
+
+    name: str
+    images: Sequence[NDArray[np.uint8]]
+    cameras: Sequence[Camera]
+    view_ids: Sequence[int]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A planned frame that is no sample, and why."""
+
+    frame: int
+    reason: str
+
 
 @dataclass(frozen=True, eq=False)
 class SecondPass:
-    """Writes samples.
+    """Makes samples.
 
     Attributes:
         config: The run's configuration.
@@ -43,23 +74,51 @@ class SecondPass:
 
     def write(self, recording: Recording, samples: Sequence[PlannedSample], output: Path) -> None:
         """Write `samples`, in time order; those that cannot be are noted as lost, with the reason."""
+
+        def write(prepared: Prepared) -> None:
+            write_sample(
+                output / prepared.name,
+                prepared.images,
+                prepared.cameras,
+                prepared.view_ids,
+                prepared.metadata,
+            )
+
+        for result in track(self._each(recording, samples, write), "samples", len(samples)):
+            if isinstance(result, Lost):
+                self.first_pass.lose(result.frame, result.reason)
+
+    def prepare(
+        self, recording: Recording, samples: Sequence[PlannedSample]
+    ) -> Iterator[tuple[PlannedSample, Prepared | Lost]]:
+        """Make `samples`, in time order, a few ahead of the caller; what is lost is noted as in `write`."""
+        results = self._each(recording, samples, lambda prepared: prepared)
+        for sample, result in zip(samples, results, strict=True):
+            if isinstance(result, Lost):
+                self.first_pass.lose(result.frame, result.reason)
+            yield sample, result
+
+    def _each(
+        self,
+        recording: Recording,
+        samples: Sequence[PlannedSample],
+        use: Callable[[Prepared], Result],
+    ) -> Iterator[Result | Lost]:
+        """Prepare and use every sample in threads; the results are in order."""
         by_frame = {sample.frame: sample for sample in samples}
 
-        def work(step: PictureStep) -> tuple[int, str]:
-            return step.index, self._write_sample(by_frame[step.index], step, output)
+        def work(step: PictureStep) -> Result | Lost:
+            prepared = self._prepare(by_frame[step.index], step)
+            return prepared if isinstance(prepared, Lost) else use(prepared)
 
         steps = recording.read_pictures(list(by_frame))
-        done = bounded_map(work, steps, worker_count(self.config.workers))
-        for frame, reason in track(done, "samples", len(samples)):
-            if reason:
-                self.first_pass.lose(frame, reason)
+        return bounded_map(work, steps, worker_count(self.config.workers))
 
-    def _write_sample(self, sample: PlannedSample, step: PictureStep, output: Path) -> str:
-        """Write one sample; returns why not, or nothing."""
+    def _prepare(self, sample: PlannedSample, step: PictureStep) -> Prepared | Lost:
         images = dict(zip(self.facts.camera_ids, step.images, strict=True))
         broken = [camera for camera, image in images.items() if image is None]
         if broken:
-            return f"camera {', '.join(map(str, broken))}: the picture cannot be decoded"
+            return Lost(sample.frame, f"camera {', '.join(map(str, broken))}: the picture cannot be decoded")
         views = []
         masks = self.first_pass.masks(sample.frame)
         for image, mask, camera in zip(step.images, masks, self.facts.cameras, strict=True):
@@ -79,15 +138,14 @@ class SecondPass:
         if cut and cut.action == "stop":
             raise DataError(f"{self.config.input.recording}: frame {sample.frame}: {cut}.")
         if cut and cut.action == "drop":
-            return cut.text
-        write_sample(
-            output / sample.name,
+            return Lost(sample.frame, cut.text)
+        return Prepared(
+            sample.name,
             [view.rgba(self.config.background) for view in views],
             [view.camera for view in views],
             self.facts.camera_ids,
             self._metadata(sample, rows),
         )
-        return ""
 
     def _cut(self, rows: Sequence[QualityRow]) -> Problem | None:
         """The view that lies outside its picture most, where that is beyond the limit."""

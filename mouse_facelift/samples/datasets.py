@@ -1,6 +1,6 @@
 """FaceLift samples as a torch data set: pictures with alpha and the cameras that are true of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
             image_size: Side of the pictures handed out.
 
         Raises:
-            DataError: no samples, or samples with different cameras.
+            DataError: no samples, or samples with different cameras or inputs.
         """
         self.samples = [read_sample(folder) for folder in folders]
         self.image_size = image_size
@@ -65,6 +65,18 @@ class SampleDataset(Dataset[dict[str, Any]]):
     def view_ids(self) -> list[int]:
         """The camera ids that every sample has, in file order."""
         return [view.view_id for view in self.samples[0].views]
+
+    @property
+    def input_positions(self) -> tuple[int, ...]:
+        """Positions of the views that a model may be shown: all, unless the samples name their inputs."""
+        inputs = self.samples[0].input_view_ids
+        return tuple(i for i, view_id in enumerate(self.view_ids) if not inputs or view_id in inputs)
+
+    @property
+    def target_positions(self) -> tuple[int, ...]:
+        """Positions of the views that are truth: all, or the others where the samples name their inputs."""
+        inputs = self.samples[0].input_view_ids
+        return tuple(i for i, view_id in enumerate(self.view_ids) if view_id not in inputs)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -137,15 +149,26 @@ def load_sample(sample: Sample, image_size: int) -> dict[str, Any]:
     return as_floats(_item(sample, load_pictures(sample, image_size)))
 
 
+def sample_in_memory(
+    sample: Sample, pictures: Iterable[NDArray[np.uint8]], image_size: int
+) -> dict[str, Any]:
+    """The same of a sample whose pictures V x [H, H, 4] were never written."""
+    return as_floats(_item(sample, _fitted(sample, pictures, image_size)))
+
+
 def load_pictures(sample: Sample, image_size: int) -> NDArray[np.uint8]:
     """Decode one sample's pictures and resize them. Straight RGBA. [V, 4, S, S]
 
     Raises:
         DataError: a picture is unreadable, not as its camera says, or shows no animal.
     """
+    return _fitted(sample, (read_rgba(view.file) for view in sample.views), image_size)
+
+
+def _fitted(sample: Sample, images: Iterable[NDArray[np.uint8]], image_size: int) -> NDArray[np.uint8]:
+    """Check decoded pictures against their cameras and resize them. [V, 4, S, S]"""
     pictures = []
-    for view in sample.views:
-        rgba = read_rgba(view.file)
+    for view, rgba in zip(sample.views, images, strict=True):
         if rgba.shape[:2] != (view.camera.height, view.camera.width):
             raise DataError(
                 f"{view.file}: picture is {rgba.shape[1]}x{rgba.shape[0]}, its camera says "
@@ -235,4 +258,9 @@ def _check_views(samples: Sequence[Sample]) -> None:
             raise DataError(
                 f"{sample.folder} has views {found}, the data set's first sample {samples[0].folder} has "
                 f"{expected}; one data set needs the same views in every sample."
+            )
+        if set(sample.input_view_ids) != set(samples[0].input_view_ids):
+            raise DataError(
+                f"{sample.folder} names the inputs {list(sample.input_view_ids)}, the data set's first "
+                f"sample {samples[0].folder} {list(samples[0].input_view_ids)}; one data set needs the same."
             )

@@ -56,6 +56,26 @@ class Sample:
         return self.metadata.get("frame_index")
 
     @property
+    def input_view_ids(self) -> tuple[int, ...]:
+        """The views that are made to be shown to a model, where the others are truth to compare with.
+
+        Empty in samples whose views are all alike; `mfl synthesize` with `targets: real` writes others.
+
+        Raises:
+            DataError: it names no views, views that are not there, or all of them.
+        """
+        named = self.metadata.get("input_view_ids")
+        if named is None:
+            return ()
+        present = {view.view_id for view in self.views}
+        if not isinstance(named, list) or not named or not set(map(str, named)) < set(map(str, present)):
+            raise DataError(
+                f"{self.folder / CAMERAS_FILE}: input_view_ids is {named!r}, expected some of the views "
+                f"{sorted(present)}, and not all: the others are compared."
+            )
+        return tuple(map(int, named))
+
+    @property
     def world_from_model(self) -> NDArray[np.float64] | None:
         """Similarity from model units to the rig's millimetres, where recorded. [4, 4]"""
         matrix = self.metadata.get("world_from_model")

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
 
+from ..provenance import sha256
 from ..samples.cache import FOLDER, SampleCache
 from ..samples.datasets import MemorySource, SampleDataset
 from ..samples.keys import MEMO_FILE, PictureKeys
+from ..samples.training_data import TrainingData
 from .config import TrainingConfig
 from .process import local_processes, this_process
 
@@ -69,3 +71,17 @@ def cache_pictures(samples: SampleDataset, folder: Path, dry_run: bool = False) 
         cache.build(process.local_process_index, local_processes())
         process.wait_for_everyone()
     samples.source = cache
+
+
+def with_start(here: TrainingData, start: Path, beside: Path | None = None) -> TrainingData:
+    """What is trained on here, together with what the start weights were trained on.
+
+    Args:
+        here: The samples of this training.
+        start: File of the weights that it starts from.
+        beside: Folder that tells what those were trained on; None is the file's own.
+
+    Raises:
+        DataError: it tells so in a file that cannot be read.
+    """
+    return here.joined(TrainingData.load(beside or start.parent) or TrainingData((), (sha256(start),)))

@@ -18,6 +18,7 @@ from ..config import Config
 from ..errors import DivergedError, Interrupted
 from ..files import remove_leftovers
 from ..provenance import Run
+from ..samples.training_data import TrainingData
 from .checkpoints import checkpoint_folder, verify_checkpoint
 from .config import OptimizerConfig, TrainingConfig
 from .guard import SkipWindow, suspects
@@ -126,6 +127,7 @@ class Trainer:
         self.step = self.updates = self.samples = 0
         self._validation_due = False
         self._generators: Mapping[str, Any] | None = None
+        self._seen: TrainingData | None = None
         self._ends_together = False
 
         self.peak_rate, self.rate_factor = optimizer.lr, lr_factor(optimizer, training.steps)
@@ -165,6 +167,7 @@ class Trainer:
             counters = self.state.read(checkpoint.state)
             self.step, self.updates, self.samples = checkpoint.step, counters["updates"], counters["samples"]
             self.skips.restore(counters.get("skips", ()))
+            self._seen = TrainingData.load(checkpoint.weights)
             validated = checkpoint.manifest.get("metrics") is not None
             self._validation_due = counters.get("validation_due", False) and not validated
             self._generators = read_generators(checkpoint.state, self.accelerator.process_index)
@@ -185,8 +188,9 @@ class Trainer:
             log.info("%s: all %d steps are done already", self.output, self.training.steps)
             return
         if self.main:
-            remove_leftovers(self.output, r"run|status|log(\.aside)?")
+            remove_leftovers(self.output, r"run|status|training_data|log(\.aside)?")
             self.run.write(self.output, {"steps": self.step})
+            self._describe_data()
         try:
             self._train_to_the_end()
         finally:
@@ -196,6 +200,14 @@ class Trainer:
             if self._ends_together:
                 # A launcher ends all processes as soon as one has: the first must be done with its files.
                 self.accelerator.wait_for_everyone()
+
+    def _describe_data(self) -> None:
+        """Write down what is trained on; a checkpoint that is continued from knows it already."""
+        describe = getattr(self.task, "training_data", None)
+        if self._seen is None and describe is not None:
+            self._seen = describe()
+        if self._seen is not None:
+            self._seen.save(self.output)
 
     def _write_facts(self) -> None:
         try:
@@ -242,6 +254,7 @@ class Trainer:
             self.training.seed,
             self.accelerator.process_index,
             self.accelerator.num_processes,
+            getattr(self.task, "parts", ()),
         )
         on_gpu = self.accelerator.device.type == "cuda"
         return load_batches(self.task.dataset, sampler, self.training, pin_memory=on_gpu)
@@ -375,6 +388,8 @@ class Trainer:
             (folder / "weights").mkdir()
             (folder / "state").mkdir()
             self.task.export(cast(nn.Module, shown), folder / "weights")
+            if self._seen is not None:
+                self._seen.save(folder / "weights")
             captured.write(folder / "state", counters, generators)
 
         self.checkpointer.save(self.step, write, self.state.size(), final)

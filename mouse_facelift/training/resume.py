@@ -52,7 +52,7 @@ def facts_of_run(run: Run, training: TrainingConfig, world: int, frozen: str | N
 
     Args:
         run: The command, its configuration and the hashes of its inputs. Values of the configuration under
-            keys that end with `_list` are list files.
+            keys that end with `_list` or `.list` are list files.
         training: Batch and accumulation.
         world: Number of processes.
         frozen: Hash of the weights that are not trained.
@@ -62,7 +62,7 @@ def facts_of_run(run: Run, training: TrainingConfig, world: int, frozen: str | N
     """
     known = {key: run.facts[key] for key in ("command", "config", "git_revision", "inputs")}
     leaves = dict(_leaves(known["config"]))
-    lists = {value for key, value in leaves.items() if key.endswith("_list") and value is not None}
+    lists = {value for key, value in leaves.items() if key.endswith(("_list", ".list")) and value is not None}
     return {
         "format": FORMAT,
         **known,
@@ -228,6 +228,8 @@ def _shown(value: Any, facts: Mapping[str, Any]) -> str:
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = {str(number): section for number, section in enumerate(value)}
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
         else:

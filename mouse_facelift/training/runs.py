@@ -72,8 +72,20 @@ def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
     missing = [folder for folder in chosen if not folder.is_dir()]
     if missing:
         raise ConfigError(f"{missing[0]}: no such folder; expected one with training runs in it.")
-    found = dict.fromkeys(path for folder in chosen for path in _find(folder))
+    found = dict.fromkeys(path for folder in chosen for path in find_runs(folder))
     return [summarize(folder) for folder in found]
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Folders of training runs in or under a folder, by what lies in them; none where it does not exist."""
+    for place, names, files in os.walk(folder):
+        path = Path(place)
+        if {LOG, STATUS, LOCK} & set(files) or any((path / HOME).glob("step_*")):
+            yield path
+            names[:] = set(names) - OWN_FOLDERS
+        elif SAMPLE in files:
+            names.clear()
+        names[:] = sorted(name for name in names if not name.startswith("."))
 
 
 def summarize(folder: Path) -> RunSummary:
@@ -124,17 +136,6 @@ def as_table(runs: Sequence[RunSummary]) -> "Table":
             data_size(run.size),
         )
     return table
-
-
-def _find(folder: Path) -> Iterator[Path]:
-    for place, names, files in os.walk(folder):
-        path = Path(place)
-        if {LOG, STATUS, LOCK} & set(files) or any((path / HOME).glob("step_*")):
-            yield path
-            names[:] = set(names) - OWN_FOLDERS
-        elif SAMPLE in files:
-            names.clear()
-        names[:] = sorted(name for name in names if not name.startswith("."))
 
 
 def _status(folder: Path, facts: Mapping[str, Any], newest: Checkpoint | None) -> str:

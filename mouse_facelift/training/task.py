@@ -17,6 +17,10 @@ class Task(Protocol):
         dataset: Training samples: dicts of tensors and strings, for torch's default collate.
         best_metric: Optional. The figure of `validate` by which the best checkpoints are kept: higher is
             better, or lower with a leading minus.
+        parts: Optional. Samples and share of each part of `dataset`, which follow one another and are drawn
+            from by their shares, which add up to 1. Without it every sample counts alike.
+        training_data: Optional. A function that says what is trained on, asked once and in the first process
+            alone: its `TrainingData` goes into the run's folder and beside the weights of each checkpoint.
     """
 
     module: nn.Module

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mouse_facelift.gaussians import Gaussians, render
-from mouse_facelift.gaussians.turntable import render_turntable, turntable_cameras
+from mouse_facelift.gaussians.turntable import NAMED_VIEWS, named_cameras, render_turntable, turntable_cameras
 from mouse_facelift.pictures import to_uint8
 from mouse_facelift.videos import write_video
 
@@ -30,6 +30,19 @@ def test_turntable_starts_in_front_and_turns_counter_clockwise():
         assert camera.K[0, 0] == camera.K[1, 1] == pytest.approx(548.9937744, abs=1e-4)
         np.testing.assert_allclose(camera.project([0, 0, 0])[0], (256, 256), atol=1e-9)
         assert camera.project([0, 0, 0.1])[0][1] < 256, "up is up"
+
+
+def test_named_cameras_stand_where_their_names_say():
+    cameras = named_cameras(512)
+    assert list(cameras) == ["top", "front_high", "right", "bottom", "back_high", "left"]
+    for name, (elevation, azimuth) in NAMED_VIEWS.items():
+        camera = cameras[name]
+        assert camera.azimuth_deg == pytest.approx(azimuth, abs=1e-9)
+        assert camera.center[2] == pytest.approx(2.7 * math.sin(math.radians(elevation)))
+        assert np.linalg.norm(camera.center) == pytest.approx(2.7)
+        assert camera.K[0, 0] == pytest.approx(548.99, abs=0.01)
+        np.testing.assert_allclose(camera.project([0, 0, 0])[0], (256, 256), atol=1e-9)
+    assert cameras["right"].center[0] > 0 > cameras["left"].center[0]
 
 
 def test_turntable_elevation_lifts_the_cameras():

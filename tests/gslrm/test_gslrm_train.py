@@ -27,6 +27,8 @@ from mouse_facelift.gslrm.config import AugmentConfig
 from mouse_facelift.gslrm.train import GSLRMTask
 from mouse_facelift.samples.datasets import SampleDataset, as_floats
 from mouse_facelift.samples.format import write_list, write_sample
+from mouse_facelift.samples.mixture import Mixture
+from mouse_facelift.samples.training_data import TrainingData
 from mouse_facelift.training.checkpoints import checkpoint_folder, list_checkpoints
 from mouse_facelift.training.lock import locked
 from mouse_facelift.training.logging import read_log
@@ -87,7 +89,7 @@ def config(settings: list[str]) -> TrainGSLRMConfig:
 def task(config: TrainGSLRMConfig, sample_list: Path) -> GSLRMTask:
     torch.manual_seed(0)
     samples = SampleDataset.from_list(sample_list, SIZE)
-    return GSLRMTask(config, GSLRM(config.model), samples, samples)
+    return GSLRMTask(config, GSLRM(config.model), Mixture([samples]), samples)
 
 
 def collated(task: GSLRMTask, *indices: int) -> dict[str, Any]:
@@ -234,7 +236,7 @@ def test_overfit_never_looks_at_held_out_views(settings: list[str], sample_list:
     more = ["overfit=1", "views.input_views=5", "loss.hull_depth=0.1", "augment.yaw=true"]
     config = load_config(TrainGSLRMConfig, None, [*settings, *more])
     samples = SampleDataset.from_list(sample_list, SIZE, limit=1)
-    task = GSLRMTask(config, GSLRM(config.model), samples, samples)
+    task = GSLRMTask(config, GSLRM(config.model), Mixture([samples]), samples)
     batch = as_floats(collated(task, 0, 0))
     before = loss(task, batch, seed=3)
     assert task.split.held_out == (2, 4)
@@ -278,6 +280,17 @@ def test_training_starts_from_given_weights(
     other = load_config(TrainGSLRMConfig, None, [*settings, "model.scale_bias=-2"])
     with pytest.raises(CheckpointError, match="scale_bias"):
         gslrm_train.run(other, dry_run=True)
+
+
+def test_a_run_says_which_samples_and_cameras_it_has_seen(settings: list[str]) -> None:
+    run = gslrm_train.run(
+        load_config(TrainGSLRMConfig, None, [*settings, "overfit=1", "views.input_views=3"])
+    )
+    seen = TrainingData.load(list_checkpoints(run)[-1].weights)
+    assert seen == TrainingData.load(run)
+    (trained,) = seen.sets
+    assert [sample.name for sample in trained.samples] == ["ball_0"]
+    assert (trained.view_ids, trained.held_out_views) == ((0, 1, 3), (2, 4))
 
 
 def test_run_to_start_from_is_looked_at_once(
@@ -425,7 +438,7 @@ def test_best_checkpoint_is_judged_by_views_that_were_held_out(config: TrainGSLR
 def test_depth_of_the_hull_guides_the_rendering(settings: list[str], sample_list: Path) -> None:
     config = load_config(TrainGSLRMConfig, None, [*settings, "loss.hull_depth=0.5", "model.sh_degree=1"])
     samples = SampleDataset.from_list(sample_list, SIZE)
-    task = GSLRMTask(config, GSLRM(config.model), samples, samples)
+    task = GSLRMTask(config, GSLRM(config.model), Mixture([samples]), samples)
     terms = loss(task, collated(task, 0), seed=0)
     assert terms["hull_depth"] > 0
     terms["hull_depth"].backward()

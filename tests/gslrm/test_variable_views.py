@@ -88,15 +88,21 @@ def test_inference_takes_any_number_of_views(views: int) -> None:
     assert len(result.report.kept) == TINY.free_gaussians + views * SIZE**2
 
 
+def draw(config: ViewsConfig, samples: int, views: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """From views that are all alike."""
+    alike = torch.ones(samples, views, dtype=torch.bool)
+    return draw_views(config, alike, alike, seeded(seed))
+
+
 def test_number_of_inputs_is_drawn_anew_and_the_same_for_a_batch() -> None:
     config = ViewsConfig(input_views=(3, 6), target_views=2)
-    shapes = [draw_views(config, 5, 8, seeded(seed))[0].shape for seed in range(40)]
+    shapes = [draw(config, 5, 8, seed)[0].shape for seed in range(40)]
     assert {shape[0] for shape in shapes} == {5}
     assert {shape[1] for shape in shapes} == {3, 4, 5, 6}
 
 
 def test_inputs_are_drawn_without_repetition_and_per_sample() -> None:
-    inputs, _ = draw_views(ViewsConfig(input_views=4), 200, 6, seeded(0))
+    inputs, _ = draw(ViewsConfig(input_views=4), 200, 6)
     assert inputs.shape == (200, 4)
     assert (inputs.diff(dim=1) > 0).all()
     assert len(inputs.unique(dim=0)) == 15
@@ -106,14 +112,14 @@ def test_inputs_are_drawn_without_repetition_and_per_sample() -> None:
 @pytest.mark.parametrize(("targets", "apart"), [("any", False), ("apart", True)])
 def test_targets_lie_apart_from_inputs_where_asked(targets: str, apart: bool) -> None:
     config = ViewsConfig(input_views=4, target_views=2, targets=targets)
-    inputs, compared = draw_views(config, 100, 6, seeded(0))
+    inputs, compared = draw(config, 100, 6)
     shared = (inputs[:, :, None] == compared[:, None]).any(dim=(1, 2))
     assert shared.any().item() is not apart
 
 
 def test_inputs_fill_up_targets_where_other_views_do_not_suffice() -> None:
     config = ViewsConfig(input_views=4, target_views=4, targets="apart")
-    inputs, targets = draw_views(config, 100, 6, seeded(0))
+    inputs, targets = draw(config, 100, 6)
     for shown, compared in zip(inputs.tolist(), targets.tolist(), strict=True):
         assert set(range(6)) - set(shown) <= set(compared)
         assert len(set(compared)) == 4
@@ -122,7 +128,7 @@ def test_inputs_fill_up_targets_where_other_views_do_not_suffice() -> None:
 def test_never_more_views_are_drawn_than_there_are() -> None:
     config = ViewsConfig(input_views=(2, 6), target_views=6)
     for seed in range(20):
-        inputs, targets = draw_views(config, 7, 3, seeded(seed))
+        inputs, targets = draw(config, 7, 3, seed)
         assert inputs.shape[1] in (2, 3)
         assert torch.equal(targets, torch.arange(3).expand(7, 3))
 
@@ -138,7 +144,17 @@ def training(*settings: str) -> TrainGSLRMConfig:
 
 
 def samples(*view_ids: int) -> Any:
-    return SimpleNamespace(view_ids=list(view_ids), samples=[SimpleNamespace(folder="sample_000000")])
+    """A data set, or a mixture of this one, as far as views are concerned."""
+    positions = tuple(range(len(view_ids)))
+    data = SimpleNamespace(
+        view_ids=list(view_ids),
+        samples=[SimpleNamespace(folder="sample_000000")],
+        input_positions=positions,
+        target_positions=positions,
+        views=len(view_ids),
+    )
+    data.sets = [data]
+    return data
 
 
 def test_validation_holds_out_what_it_does_not_show() -> None:

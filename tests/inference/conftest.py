@@ -87,7 +87,10 @@ def config(gslrm: Path, tmp_path: Path) -> Callable[..., InferConfig]:
     """Makes a small configuration; settings are as on the command line."""
 
     def make(*settings: str) -> InferConfig:
-        small = ("turntable.frames=3", "turntable.size=16", "diffusion.steps=2", "device=cpu")
+        small = (
+            *("turntable.frames=3", "turntable.size=16", "named_view_size=16"),
+            *("diffusion.steps=2", "device=cpu"),
+        )
         defaults = (f"gslrm={gslrm}", f"output={tmp_path / 'out'}", *small)
         return load_config(InferConfig, None, [*defaults, *settings])
 

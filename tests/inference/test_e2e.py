@@ -10,11 +10,13 @@ from diffusers.models.autoencoders.vae import Decoder
 from PIL import Image
 
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError, DependencyError
+from mouse_facelift.gaussians.turntable import NAMED_VIEWS
 from mouse_facelift.geometry import Camera
 from mouse_facelift.geometry.rays import CameraBatch
 from mouse_facelift.gslrm import load_gslrm
 from mouse_facelift.inference.config import InferConfig
-from mouse_facelift.inference.e2e import EndToEnd, choose_reference, slot_cameras
+from mouse_facelift.inference.e2e import EndToEnd
+from mouse_facelift.inference.generation import choose_reference, slot_cameras
 from mouse_facelift.inference.inputs import Views, find_sources
 from mouse_facelift.inference.run import run
 from mouse_facelift.mvdiffusion.slots import FACELIFT_NAMES, Slots
@@ -93,7 +95,9 @@ def test_seed_decides_the_noise(e2e: Make, balls: Path, tmp_path: Path) -> None:
 def test_lone_picture_gets_results_but_no_metrics(e2e: Make, balls: Path, tmp_path: Path) -> None:
     picture = balls.parent / "sample_000000" / "images" / "cam_002.png"
     out = run(e2e(f"input={picture}"))
-    assert {path.name for path in (out / "cam_002").iterdir()} == {"gaussians.ply", "turntable.mp4", "views"}
+    novel = {f"novel_{side}.png" for side in NAMED_VIEWS}
+    promised = {"gaussians.ply", "turntable.mp4", "view.html", "views"} | novel
+    assert {path.name for path in (out / "cam_002").iterdir()} == promised
     assert len(list((out / "cam_002" / "views").iterdir())) == 5
     assert not (out / "metrics.json").exists()
     assert json.loads((out / "run.json").read_text())["inputs"].keys() == {str(picture)}
@@ -344,7 +348,7 @@ def test_wrong_e2e_inputs_are_refused(
     cases: list[tuple[InferConfig, type[Exception], str]] = [
         (e2e(f"input={balls}", "reference_view=0"), ConfigError, "trained with camera 2"),
         (e2e(f"input={picture}", "reference_view=2"), ConfigError, "a lone picture has none"),
-        (e2e(f"input={tmp_path / 'plain.png'}"), DataError, r"plain\.png: has mode RGB, expected RGBA"),
+        (e2e(f"input={tmp_path / 'plain.png'}"), DataError, r"plain\.png: has no alpha .*mask=FILE"),
         (config("mode=e2e", f"mvdiffusion={gslrm}", f"input={balls}"), CheckpointError, "model_index.json"),
         (config("mode=e2e", "mvdiffusion=nowhere", f"input={balls}"), CheckpointError, "nowhere"),
     ]

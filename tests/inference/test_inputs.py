@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from mouse_facelift.errors import DataError
-from mouse_facelift.inference.inputs import find_sources, frame_picture
+from mouse_facelift.inference.inputs import find_sources
+from mouse_facelift.inference.lone_picture import frame_picture
 from mouse_facelift.samples.format import write_list
 
 
@@ -58,7 +59,9 @@ def test_picture_without_alpha_says_so(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / name)
     (source,) = find_sources(tmp_path / name)
     assert source.is_picture
-    with pytest.raises(DataError, match=r"has mode RGB, expected RGBA"):
+    with pytest.raises(
+        DataError, match=r"no alpha channel \(mode RGB\).* Save it as RGBA .* or give mask=FILE"
+    ):
         source.read(32, 0.6)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError, DependencyError
 from mouse_facelift.gaussians import Gaussians
+from mouse_facelift.gaussians.turntable import NAMED_VIEWS
 from mouse_facelift.gslrm import load_gslrm, save_gslrm
 from mouse_facelift.inference import run as run_module
 from mouse_facelift.inference.config import InferConfig
@@ -31,10 +32,29 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
+def test_gslrm_is_shown_pictures_as_large_as_in_its_training(
+    config: Make, balls: Path, gslrm: Path, tmp_path: Path
+) -> None:
+    save_gslrm(load_gslrm(gslrm), tmp_path / "small", image_size=16)
+    counts = {}
+    for name, settings in {"told": [f"gslrm={tmp_path / 'small'}"], "asked": ["image_size=16"]}.items():
+        out = run(
+            config(f"input={balls}", "limit=1", f"output={tmp_path / name}", "turntable.frames=0", *settings)
+        )
+        metrics = json.loads((out / "sample_000000" / "metrics.json").read_text())
+        counts[name] = metrics["gaussians"] + sum(metrics["filter"]["dropped"].values())
+        side = 32 if name == "told" else 16
+        assert Image.open(out / "sample_000000" / "render_cam_007.png").size == (side, side)
+    assert counts["told"] == counts["asked"]
+
+
 def test_direct_writes_every_promised_file(config: Make, balls: Path) -> None:
     out = run(config(f"input={balls}"))
-    renders = {f"render_cam_{view:03d}.png" for view in VIEWS}
-    promised = {"gaussians.ply", "turntable.mp4", "metrics.json", "comparison.png"} | renders
+    renders = {f"{kind}_cam_{view:03d}.png" for kind in ("render", "depth", "alpha") for view in VIEWS}
+    novel = {f"novel_{side}.png" for side in NAMED_VIEWS}
+    promised = (
+        {"gaussians.ply", "turntable.mp4", "view.html", "metrics.json", "comparison.png"} | renders | novel
+    )
     for name in ("sample_000000", "sample_000001"):
         assert {path.name for path in (out / name).iterdir()} == promised
         assert len(Gaussians.load_ply(out / name / "gaussians.ply")) > 0
@@ -59,6 +79,11 @@ def test_turntable_is_h264_yuv420p_with_every_frame(config: Make, balls: Path) -
 def test_no_turntable_frames_means_no_video(config: Make, balls: Path) -> None:
     out = run(config(f"input={balls}", "limit=1", "turntable.frames=0"))
     assert not (out / "sample_000000" / "turntable.mp4").exists()
+
+
+def test_no_page_means_no_page(config: Make, balls: Path) -> None:
+    out = run(config(f"input={balls}", "limit=1", "page=false"))
+    assert not (out / "sample_000000" / "view.html").exists()
 
 
 def test_input_views_hold_out_the_others(config: Make, balls: Path) -> None:
@@ -233,7 +258,7 @@ def test_run_json_tells_what_made_the_folder(config: Make, balls: Path, gslrm: P
     assert record["inputs"][str(cameras)] == sha256(cameras)
     weights = gslrm / "gslrm.safetensors"
     assert record["weights"] == {str(weights): sha256(weights)}
-    assert set(record["seconds"]) == {"loading", "samples"}
+    assert set(record["seconds"]) == {"loading", "inputs", "samples"}
 
 
 def test_dry_run_checks_and_writes_nothing(config: Make, balls: Path) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from mouse_facelift.geometry import Camera, Similarity
@@ -17,9 +15,7 @@ from mouse_facelift.preprocess.config import Limit, QualityConfig
 from mouse_facelift.preprocess.facts import RecordingFacts
 from mouse_facelift.preprocess.quality import QualityRow, quality_metadata
 from mouse_facelift.preprocess.report import Report, write_quality_html
-from mouse_facelift.preprocess.report.axes import Axis, round_step
 from mouse_facelift.preprocess.report.figures import Table
-from mouse_facelift.preprocess.report.markup import Markup, number, tag
 from mouse_facelift.preprocess.report.rig import rig_drawing
 from mouse_facelift.preprocess.report.verdict import findings, lag_text
 from mouse_facelift.samples.format import Sample, write_sample
@@ -425,32 +421,3 @@ def test_rig_is_drawn_with_its_own_up(tmp_path):
     lying = replace(upright, facts=facts, centers=upright.centers @ turn.T, samples=[])
     frustums = re.compile(r'<path d="([^"]+)"[^>]*class="frustum"')
     assert frustums.findall(rig_drawing(lying, -5.0)) == frustums.findall(rig_drawing(upright, -5.0))
-
-
-@given(
-    st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 10), st.floats(0, 100), st.floats(101, 1000)
-)
-def test_ticks_are_round_few_and_inside(low, span, most, start, end):
-    axis = Axis(low, low + span, start, end)
-    ticks = axis.ticks(most)
-    assert len(ticks) <= most + 1
-    room = 1e-6 * span + 4 * np.spacing(abs(low) + span)
-    for tick in ticks:
-        assert low - room <= tick <= low + span + room
-        assert start <= axis(tick) <= end
-
-
-@given(st.floats(1e-9, 1e9))
-def test_steps_are_one_two_or_five(least):
-    step = round_step(least)
-    assert least * (1 - 1e-6) <= step <= 2.5 * least * (1 + 1e-6)
-    assert round(step / 10 ** np.floor(np.log10(step * (1 + 1e-9)))) in (1, 2, 5)
-
-
-def test_elements_escape_what_is_not_markup():
-    assert (
-        tag("td", "<b>", Markup("<i>x</i>"), None, title='"') == '<td title="&quot;">&lt;b&gt;<i>x</i></td>'
-    )
-    assert tag("input", type="checkbox", checked=True) == '<input type="checkbox" checked>'
-    assert number(-0.04) == "0"
-    assert number(2.50) == "2.5"

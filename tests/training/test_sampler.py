@@ -1,10 +1,11 @@
 from collections import Counter
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mouse_facelift.training.sampler import StepSampler, spread_evenly, step_generator
+from mouse_facelift.training.sampler import BLOCK, StepSampler, spread_evenly, step_generator
 
 
 @given(
@@ -75,3 +76,65 @@ def test_spread_indices_are_even_and_never_more_than_there_are() -> None:
     assert spread_evenly(6, 4) == [0, 1, 3, 4]
     assert spread_evenly(6, 3) == [0, 2, 4]
     assert spread_evenly(3, 5) == [0, 1, 2]
+
+
+parts_of = st.lists(st.tuples(st.integers(1, 9), st.floats(0.05, 1)), min_size=2, max_size=4)
+
+
+def mixed(parts: list[tuple[int, float]], passes: int, position: int = 0, **more: int) -> list[list[int]]:
+    total = sum(weight for _, weight in parts)
+    shares = [(size, weight / total) for size, weight in parts]
+    size = sum(count for count, _ in parts)
+    more = {"batch_size": 1, **more}
+    return list(StepSampler(size, passes=passes, position=position, parts=shares, **more))
+
+
+@given(parts=parts_of, seed=st.integers(0, 3), blocks=st.integers(1, 4))
+def test_parts_get_their_shares_of_every_block(
+    parts: list[tuple[int, float]], seed: int, blocks: int
+) -> None:
+    drawn = np.array(mixed(parts, blocks * BLOCK, seed=seed)).reshape(blocks, BLOCK)
+    edges = np.cumsum([0, *(size for size, _ in parts)])
+    total = sum(weight for _, weight in parts)
+    for first, end, (_, weight) in zip(edges, edges[1:], parts, strict=False):
+        counts = ((drawn >= first) & (drawn < end)).sum(axis=1)
+        assert np.abs(counts - BLOCK * weight / total).max() < 1 + 1e-6
+
+
+@given(parts=parts_of, seed=st.integers(0, 3))
+def test_every_part_has_epochs_of_its_own(parts: list[tuple[int, float]], seed: int) -> None:
+    drawn = np.array(mixed(parts, 2 * BLOCK, seed=seed))[:, 0]
+    first = 0
+    for size, _ in parts:
+        own = [sample - first for sample in drawn if first <= sample < first + size]
+        for epoch in range(0, len(own) - size + 1, size):
+            assert sorted(own[epoch : epoch + size]) == list(range(size))
+        first += size
+
+
+@given(
+    parts=parts_of,
+    cut=st.integers(0, 300),
+    world=st.integers(1, 3),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 3),
+)
+def test_mixed_order_does_not_depend_on_where_it_is_entered_nor_on_who_deals(
+    parts: list[tuple[int, float]], cut: int, world: int, batch: int, seed: int
+) -> None:
+    whole = [sample for (sample,) in mixed(parts, cut + 4 * world * batch, seed=seed)]
+    ranks = [
+        mixed(parts, 4, cut, seed=seed, rank=rank, world=world, batch_size=batch) for rank in range(world)
+    ]
+    dealt_out = [sample for number in range(4) for rank in ranks for sample in rank[number]]
+    assert dealt_out == whole[cut:]
+
+
+def test_one_part_is_the_order_without_parts() -> None:
+    assert list(StepSampler(7, 2, 20, parts=[(7, 1.0)])) == list(StepSampler(7, 2, 20))
+
+
+def test_turns_of_parts_are_shuffled_differently_in_every_block_and_with_every_seed() -> None:
+    one, other = (np.array(mixed([(1, 1), (1, 1)], 2 * BLOCK, seed=seed)) for seed in (0, 1))
+    assert not np.array_equal(one[:BLOCK], one[BLOCK:])
+    assert not np.array_equal(one, other)

@@ -51,6 +51,12 @@ class Plain:
         )
 
 
+class Mixed(Plain):
+    """The first three samples are drawn as often as the other six."""
+
+    parts = ((3, 0.5), (6, 0.5))
+
+
 class Stack(nn.Module):
     """Blocks in a list, as both of our networks have them, and a buffer."""
 
@@ -65,7 +71,9 @@ class Stack(nn.Module):
         return self.head(x)
 
 
-def train(output: Path, optimizer: Mapping[str, Any] | None = None, **training: Any) -> Path:
+def train(
+    output: Path, optimizer: Mapping[str, Any] | None = None, task: type[Plain] = Plain, **training: Any
+) -> Path:
     defaults = {"batch_size": 2, "workers": 0, "ema_decay": 0.8, "log_every": 1, "validate_every": 2}
     settings = TrainingConfig.model_validate(defaults | training)
     seed_everything(0)
@@ -73,7 +81,7 @@ def train(output: Path, optimizer: Mapping[str, Any] | None = None, **training: 
         optimizer or {}
     )
     config = PlainConfig(training=settings)
-    return fit(Plain(), OptimizerConfig.model_validate(rule), settings, output, "plain", config)
+    return fit(task(), OptimizerConfig.model_validate(rule), settings, output, "plain", config)
 
 
 def losses(run: Path) -> list[float]:

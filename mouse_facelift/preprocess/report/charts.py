@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...geometry.cameras import Array
-from .axes import Axis, drawing, label, line
+from ...pages.axes import Axis, drawing, label, line
+from ...pages.markup import Markup, join, shown, tag
 from .contents import Report
 from .figures import Figure, Table, level
-from .markup import Markup, join, shown, tag
 
 BINS = 120
 WIDTH, HEIGHT = 700.0, 150.0

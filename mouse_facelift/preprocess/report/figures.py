@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...geometry.cameras import Array
+from ...pages.document import Level
 from ..quality import QualityRow
 from .contents import Report
 
@@ -20,8 +21,6 @@ LOOK = 0.5
 """Past this part of the way to a limit a figure deserves a look."""
 UNMEASURED = 0.51
 """What was not measured deserves a look too."""
-
-Level = Literal["good", "look", "beyond"]
 
 
 @dataclass(frozen=True)

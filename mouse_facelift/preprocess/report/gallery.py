@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ...pages.markup import Markup, tag
 from ...parallel import bounded_map, worker_count
 from ..quality import QualityRow
 from .figures import Table, level
-from .markup import Markup, tag
 from .pictures import HullSample, HullView, overlay, thumbnail
 from .verdict import measured, way
 

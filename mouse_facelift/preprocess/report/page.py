@@ -2,25 +2,24 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ...files import write_text
 from ...geometry.cameras import Array
+from ...pages.document import facts, html_table, section, verdict, write_page
+from ...pages.markup import Markup, join, shown, tag
 from .charts import by_camera, lag_curve, over_time, sample_strip
 from .contents import Report
 from .figures import FIGURES, Figure, Table, level
 from .gallery import Gallery
-from .markup import Markup, join, shown, tag
 from .rig import rig_drawing
-from .verdict import WORDS, findings, headline, lag_text, percent, residual_of
+from .verdict import findings, headline, lag_text, percent, residual_of
 
 LISTED_FRAMES = 400
 """Dropped frames listed one by one; manifest.json has all."""
 LISTED_REASONS = 30
-MARKS = {"good": "✓", "look": "!", "beyond": "✕"}
 
 
 def write_quality_html(path: Path, report: Report) -> None:
@@ -40,49 +39,32 @@ def write_quality_html(path: Path, report: Report) -> None:
     gallery = Gallery(path.parent, table)
     sections = [
         _verdict(report, table),
-        _section("facts", "The data set", _facts(report), sample_strip(report, table)),
-        _section("rig", "Cameras", _rig(report, gallery.lowest_mm), _evidence(report)),
-        _section("timing", "Synchronization", *_timing(report)),
-        _section("figures", "Figures over time and per camera", *_figures(table)),
-        _section("dropped", "Dropped and replaced frames", *_dropped(report)),
+        section("facts", "The data set", _facts(report), sample_strip(report, table)),
+        section("rig", "Cameras", _rig(report, gallery.lowest_mm), _evidence(report)),
+        section("timing", "Synchronization", *_timing(report)),
+        section("figures", "Figures over time and per camera", *_figures(table)),
+        section("dropped", "Dropped and replaced frames", *_dropped(report)),
         gallery.sections(),
     ]
     here = Path(__file__)
-    title = f"Quality of {report.facts.name}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(here.with_name("report.css").read_text(encoding="utf-8"))),
+    write_page(
+        path,
+        f"Quality of {report.facts.name}",
+        *sections,
+        styles=here.with_name("report.css").read_text(encoding="utf-8"),
+        script=here.with_name("report.js").read_text(encoding="utf-8"),
     )
-    script = tag("script", Markup(here.with_name("report.js").read_text(encoding="utf-8")))
-    body = tag("body", tag("h1", title), *sections, script)
-    write_text(path, f"<!doctype html>\n{tag('html', head, body, lang='en')}\n")
-
-
-def _section(name: str, title: str, *content: Markup | None) -> Markup:
-    return tag("section", tag("h2", title), *content, id=name)
 
 
 def _verdict(report: Report, table: Table) -> Markup:
     found = findings(report, table)
     worst, text = headline(found)
-    lines = (
-        tag(
-            "li",
-            tag("span", MARKS[item.level], class_="mark", title=WORDS[item.level]),
-            item.text,
-            class_=item.level,
-        )
-        for item in found
-    )
-    return tag("section", tag("p", text, class_="headline"), tag("ul", *lines), class_=f"verdict {worst}")
+    return verdict(worst, text, [(item.level, item.text) for item in found])
 
 
 def _facts(report: Report) -> Markup:
     sizes = {(camera.width, camera.height) for camera in report.facts.cameras}
-    facts = {
+    lines = {
         "cameras around the animal": ", ".join(map(str, report.azimuth_order)),
         "recorded pictures": " or ".join(sorted(f"{width} × {height} px" for width, height in sizes)),
         "recording": f"{report.facts.frame_count} frames"
@@ -91,8 +73,7 @@ def _facts(report: Report) -> Markup:
         "calibration read as": report.facts.convention,
         **report.summary,
     }
-    lines = (join(tag("dt", key), tag("dd", str(value))) for key, value in facts.items())
-    return tag("dl", *lines, class_="facts")
+    return facts([(key, str(value)) for key, value in lines.items()])
 
 
 def _rig(report: Report, lowest_mm: float | None) -> Markup:
@@ -121,7 +102,7 @@ def _rig_table(report: Report) -> Markup:
             ]
         )
     head = ["camera", "azimuth", "elevation", "distance mm", "focal px", "frames"]
-    return _table([*head, "lag"], lines)
+    return html_table([*head, "lag"], lines)
 
 
 def _evidence(report: Report) -> Markup | None:
@@ -139,7 +120,7 @@ def _evidence(report: Report) -> Markup | None:
             ]
         )
     head = ["reading of the calibration", "residual, share of the diagonal", "frames", "why not"]
-    return join(tag("h3", "How the calibration was understood"), _table(head, lines, words=(0, 3)))
+    return join(tag("h3", "How the calibration was understood"), html_table(head, lines, words=(0, 3)))
 
 
 def _timing(report: Report) -> Iterator[Markup]:
@@ -217,7 +198,7 @@ def _camera_table(table: Table) -> Markup:
         lines.append([str(name), *(_summary(f, v[part], u[part]) for f, (v, u) in columns.items())])
     return join(
         tag("h3", "All figures per camera: median (worst); share of the views at the border"),
-        _table(["camera", *(figure.title for figure in FIGURES)], lines),
+        html_table(["camera", *(figure.title for figure in FIGURES)], lines),
     )
 
 
@@ -247,7 +228,7 @@ def _dropped(report: Report) -> Iterator[Markup]:
         [reason, str(len(frames)), str(replaced[reason]), f"{min(frames)} to {max(frames)}"]
         for reason, frames in ranked[:LISTED_REASONS]
     ]
-    yield _table(["reason", "frames", "replaced", "from frame to frame"], lines)
+    yield html_table(["reason", "frames", "replaced", "from frame to frame"], lines)
     entries = (
         tag("li", f"{frame}", f" → {other}" if other is not None else " dropped", f": {'; '.join(reasons)}")
         for frame, reasons, other in report.dropped[:LISTED_FRAMES]
@@ -264,24 +245,3 @@ def _dropped(report: Report) -> Iterator[Markup]:
 def _general(reason: str) -> str:
     """A reason without its figures, so that frames that failed alike are counted together."""
     return re.sub(r"(?<!camera )(?<![\w.])\d+(\.\d+)?( ?%)?", "…", reason)
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> Markup:
-    """A table that scrolls by itself where it is wider than the page; the columns `words` hold text."""
-
-    def row(name: str, cells: Sequence[str], scope: str) -> Markup:
-        return tag(
-            "tr",
-            *(
-                tag(
-                    "th" if scope == "col" or column == 0 else name,
-                    cell,
-                    class_="words" if column in words else None,
-                    scope=scope if scope == "col" or column == 0 else None,
-                )
-                for column, cell in enumerate(cells)
-            ),
-        )
-
-    body = tag("tbody", *(row("td", line, "row") for line in lines))
-    return tag("div", tag("table", tag("thead", row("th", head, "col")), body), class_="scroll")

@@ -4,8 +4,6 @@ The hull is carved from the written alphas through the written cameras. Where pi
 together its outline runs along the animal's in every view; where they do not, it falls short.
 """
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +14,9 @@ from PIL import Image
 
 from ...geometry.cameras import Array
 from ...geometry.visual_hull import Mask, VisualHull, carve, mask_iou, reach, silhouette
+from ...pages.document import data_url
+from ...pages.markup import Markup, tag
 from ...samples.format import Sample, read_rgba
-from .markup import Markup, tag
 
 SEARCH_MARGIN = 1.1
 """The hull is searched in a cube this much larger than the largest mask, seen from the origin."""
@@ -96,15 +95,12 @@ def thumbnail(view: HullView, window: float, side_px: int, name: str, descriptio
     left, top = np.array([width, height]) / 2 - half
     box = (left, top, left + 2 * half[0], top + 2 * half[1])
     small = Image.fromarray(view.rgba).resize((side_px, side_px), Image.Resampling.BOX, box=box)
-    content = io.BytesIO()
-    small.save(content, "PNG", optimize=True)
-    data = base64.b64encode(content.getvalue()).decode()
     zoom = side_px / (2 * half)
     line = "".join(_closed(points, (left, top), zoom) for points in view.outline)
     return tag(
         "svg",
         tag("title", description),
-        tag("image", href=f"data:image/png;base64,{data}", width=side_px, height=side_px),
+        tag("image", href=data_url(small), width=side_px, height=side_px),
         tag("defs", tag("path", d=line, id=name)),
         tag("use", href=f"#{name}", class_="hull under"),
         tag("use", href=f"#{name}", class_="hull over"),

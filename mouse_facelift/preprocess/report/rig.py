@@ -12,9 +12,9 @@ import numpy as np
 
 from ...geometry import Camera
 from ...geometry.cameras import Array
-from .axes import drawing, round_step
+from ...pages.axes import drawing, round_step
+from ...pages.markup import Markup, number, tag
 from .contents import Report
-from .markup import Markup, number, tag
 
 WIDTH, HEIGHT = 680.0, 500.0
 PITCH_DEG = 28.0

@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from ...pages.document import Level
+from ...pages.markup import shown
 from .contents import Report
-from .figures import FIGURES, Level, Table, level
-from .markup import shown
+from .figures import FIGURES, Table, level
 
 MANY_DROPPED = 0.1
 """Share of the chosen frames that may fail before that itself deserves a look."""
 CLEAR_EVIDENCE = 2.0
 """A convention wins clearly where the next best leaves this many times its residual."""
-
-WORDS: dict[Level, str] = {"good": "good", "look": "have a look", "beyond": "beyond a limit"}
-"""What the marks of the page mean."""
 
 
 @dataclass(frozen=True)

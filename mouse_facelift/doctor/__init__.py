@@ -1,0 +1,1 @@
+"""`mfl doctor`: one look at this machine and at a data set, and how to mend what does not work."""

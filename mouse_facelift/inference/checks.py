@@ -1,0 +1,89 @@
+"""What is refused before any weights are read: inputs that the settings or the models do not fit."""
+
+import logging
+from collections.abc import Sequence
+
+from ..errors import ConfigError, DataError, MflError
+from .config import InferConfig, ReconstructionConfig
+from .inputs import Source
+from .moments import check_sequence
+
+log = logging.getLogger(__name__)
+
+
+def check_inputs(config: InferConfig, sources: Sequence[Source]) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        ConfigError: the settings do not fit an input.
+        DataError: an input cannot be used.
+    """
+    if config.sequence.enabled:
+        check_sequence(sources)
+    for source in sources:
+        _check_views(config, source)
+        source.check()
+        if config.output_frame == "rig" and not source.has_rig_frame:
+            raise ConfigError(
+                f"output_frame=rig, but {source.path} has no world_from_model, which leads to the rig's "
+                "millimetres. Use output_frame=model, or samples written by `mfl preprocess`."
+            )
+
+
+def check_references(config: ReconstructionConfig, sources: Sequence[Source]) -> None:
+    """Refuse samples whose cameras are not those that MVDiffusion's views need, before it is loaded.
+
+    Raises:
+        ConfigError: another reference is asked for than the model was made for.
+        DataError: a sample lacks cameras.
+        CheckpointError: the model does not say what its views mean.
+    """
+    if config.mvdiffusion is None:
+        return
+    from ..mvdiffusion.folders import load_slots, locate
+    from .generation import choose_reference
+
+    slots, others = load_slots(*locate(config.mvdiffusion)), []
+    for source in sources:
+        if source.is_picture:
+            continue
+        try:
+            shown = choose_reference(slots, config.reference_view, source.view_ids)
+        except MflError as error:
+            raise named(error, source) from None
+        if config.reference_view is None and shown != slots.view_ids[0]:
+            others.append(f"camera {shown} of {source.name}")
+    if others:
+        log.warning(
+            "%d of %d samples have no camera %d, the reference of training: their first view is shown, such "
+            "as %s. Name another with reference_view.",
+            len(others),
+            len(sources),
+            slots.view_ids[0],
+            others[0],
+        )
+
+
+def named(error: MflError, source: Source) -> MflError:
+    """The same error, saying of which sample."""
+    message = str(error)
+    return error if message.startswith(str(source.path)) else type(error)(f"{source.path}: {message}")
+
+
+def _check_views(config: InferConfig, source: Source) -> None:
+    if source.is_picture:
+        if config.mode == "direct":
+            raise DataError(
+                f"{source.path}: one picture has no cameras; direct mode needs a sample. Use mode=e2e."
+            )
+        if config.reference_view is not None:
+            raise ConfigError("reference_view names a camera, but a lone picture has none. Remove it.")
+        return
+    present = list(source.view_ids)
+    if len(set(present)) < len(present):
+        raise DataError(f"{source.path}: views {present} hold a camera id twice; results are named by it.")
+    if config.mode == "direct" and len(present) < 2:
+        raise DataError(f"{source.path}: has one view; direct mode needs at least two. Use mode=e2e.")
+    missing = [view_id for view_id in config.input_views or () if view_id not in present]
+    if missing:
+        raise ConfigError(f"input_views {missing} are not among the views {present} of {source.path}.")

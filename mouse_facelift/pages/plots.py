@@ -1,0 +1,212 @@
+"""Plain charts for any figures: lines with bands, means with intervals, stacked bars."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .axes import Axis, drawing, label, line
+from .markup import Markup, join, number, tag
+
+WIDTH, HEIGHT = 520.0, 240.0
+LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 10.0, 40.0
+ROW = 26.0
+NAMES = 210.0
+"""Width of the column of names beside rows."""
+VALUES = 150.0
+"""Width of the column of values beside rows."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart.
+
+    Attributes:
+        name: For the legend.
+        style: `s1` to `s6`, the page's colours; `s5` is grey and dashed, for what is there to compare with.
+        points: Positions, in order of x.
+        band: Lower and upper end at each point; empty draws none.
+    """
+
+    name: str
+    style: str
+    points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One row: a mean and its interval.
+
+    Attributes:
+        name: At its left.
+        style: As of `Series`.
+        mean: The dot.
+        low: Lower end.
+        high: Upper end.
+        text: At its right.
+    """
+
+    name: str
+    style: str
+    mean: float
+    low: float
+    high: float
+    text: str
+
+
+def line_chart(
+    series: Sequence[Series], title: str, x_label: str, y_label: str, zero_based: bool = False
+) -> Markup:
+    """Lines over common axes, with dots, bands and a legend.
+
+    Args:
+        series: At least one with a point.
+        title: Read aloud.
+        x_label: Below the axis.
+        y_label: Above the axis.
+        zero_based: Whether the vertical axis starts at 0.
+    """
+    xs = [x for each in series for x, _ in each.points]
+    ys = [y for each in series for _, y in each.points]
+    ys += [end for each in series for pair in each.band for end in pair]
+    across = Axis(*_spread(xs, 0.02), LEFT, WIDTH - RIGHT)
+    low, high = _spread(ys, 0.06)
+    height = Axis(0.0 if zero_based else low, high, HEIGHT - BOTTOM, TOP + 14)
+    chart = drawing(
+        WIDTH,
+        HEIGHT,
+        title,
+        _frame(across, height, x_label, y_label),
+        *(_curve(each, across, height) for each in series),
+    )
+    return tag("figure", chart, legend([(each.name, each.style) for each in series]))
+
+
+def interval_chart(rows: Sequence[Interval], title: str, unit: str, zero: bool = False) -> Markup:
+    """A row each with a dot and a line from its lower to its upper end.
+
+    Args:
+        rows: At least one.
+        title: Read aloud.
+        unit: Below the axis.
+        zero: Whether 0 is shown, with a line.
+    """
+    ends = [end for row in rows for end in (row.low, row.mean, row.high)] + ([0.0] if zero else [])
+    width = NAMES + WIDTH + VALUES
+    across = Axis(*_spread(ends, 0.06), NAMES, NAMES + WIDTH)
+    bottom = TOP + ROW * len(rows)
+    marks = []
+    for index, row in enumerate(rows):
+        y = TOP + ROW * (index + 0.5)
+        marks += [
+            label(NAMES - 12, y + 4, row.name, "end", "name"),
+            tag(
+                "g",
+                tag("title", f"{row.name}: {row.text}"),
+                line(across(row.low), y, across(row.high), y, "interval"),
+                tag("circle", cx=across(row.mean), cy=y, r=4.5, class_="point"),
+                class_=row.style,
+            ),
+            label(NAMES + WIDTH + 12, y + 4, row.text, "start", "name"),
+        ]
+    ticks = across.ticks(7)
+    return drawing(
+        width,
+        bottom + 34,
+        title,
+        *(line(across(tick), TOP, across(tick), bottom, "grid") for tick in ticks),
+        *(label(across(tick), bottom + 15, across.label(tick, 7)) for tick in ticks),
+        line(across(0.0), TOP, across(0.0), bottom, "zero") if zero else None,
+        label(NAMES + WIDTH / 2, bottom + 31, unit),
+        *marks,
+    )
+
+
+def stacked_bars(
+    rows: Sequence[tuple[str, Sequence[float]]],
+    parts: Sequence[tuple[str, str]],
+    title: str,
+    unit: str,
+    most: float = 0.0,
+) -> Markup:
+    """Bars of parts that add up.
+
+    Args:
+        rows: Name and sizes, one a part. Not negative.
+        parts: Name and style of each part.
+        title: Read aloud.
+        unit: Below the axis.
+        most: The axis reaches at least so far, such as that of a chart to compare with.
+    """
+    width = NAMES + WIDTH + VALUES
+    longest = max([most, *(sum(sizes) for _, sizes in rows)])
+    across = Axis(0.0, 1.04 * longest or 1.0, NAMES, NAMES + WIDTH)
+    bottom = TOP + ROW * len(rows)
+    marks = []
+    for index, (name, sizes) in enumerate(rows):
+        y, start = TOP + ROW * index, 0.0
+        marks.append(label(NAMES - 12, y + ROW / 2 + 4, name, "end", "name"))
+        for (part, style), size in zip(parts, sizes, strict=True):
+            box = tag(
+                "rect",
+                tag("title", f"{name}, {part}: {size:.2g}"),
+                x=across(start),
+                y=y + 5,
+                width=across(start + size) - across(start),
+                height=ROW - 10,
+                class_=f"bar {style}",
+            )
+            marks.append(box)
+            start += size
+    ticks = across.ticks(7)
+    chart = drawing(
+        width,
+        bottom + 34,
+        title,
+        *(line(across(tick), TOP, across(tick), bottom, "grid") for tick in ticks),
+        *(label(across(tick), bottom + 15, across.label(tick, 7)) for tick in ticks),
+        label(NAMES + WIDTH / 2, bottom + 31, unit),
+        *marks,
+    )
+    return tag("figure", chart, legend(parts))
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> Markup:
+    """Names beside their colours."""
+    lines = (tag("span", tag("span", "", class_=f"key {style}"), name) for name, style in entries)
+    return tag("p", *lines, class_="legend")
+
+
+def _curve(series: Series, across: Axis, height: Axis) -> Markup:
+    places = [(across(x), height(y)) for x, y in series.points]
+    dots = (
+        tag("circle", tag("title", f"{series.name}: {y:.4g} at {x:.4g}"), cx=u, cy=v, r=3.0, class_="point")
+        for (u, v), (x, y) in zip(places, series.points, strict=True)
+    )
+    upper = [(u, height(high)) for (u, _), (_, high) in zip(places, series.band, strict=False)]
+    lower = [(u, height(low)) for (u, _), (low, _) in zip(places, series.band, strict=False)]
+    area = tag("polygon", points=_text([*upper, *reversed(lower)]), class_="band") if series.band else None
+    return tag("g", area, tag("polyline", points=_text(places), class_="series"), *dots, class_=series.style)
+
+
+def _frame(across: Axis, height: Axis, x_label: str, y_label: str) -> Markup:
+    bottom = HEIGHT - BOTTOM
+    return join(
+        *(line(LEFT, height(tick), WIDTH - RIGHT, height(tick), "grid") for tick in height.ticks(5)),
+        *(label(LEFT - 8, height(tick) + 4, height.label(tick, 5), "end") for tick in height.ticks(5)),
+        *(line(across(tick), bottom, across(tick), bottom + 4, "tick") for tick in across.ticks(7)),
+        *(label(across(tick), bottom + 16, across.label(tick, 7)) for tick in across.ticks(7)),
+        line(LEFT, bottom, WIDTH - RIGHT, bottom, "tick"),
+        label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_label),
+        label(0, 11, y_label, "start"),
+    )
+
+
+def _spread(values: Sequence[float], room: float) -> tuple[float, float]:
+    """Lowest and highest value with room around them."""
+    low, high = min(values), max(values)
+    margin = room * (high - low) or 0.5 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _text(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{number(x)},{number(y)}" for x, y in places)

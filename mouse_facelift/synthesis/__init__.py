@@ -1,0 +1,1 @@
+"""GS-LRM training samples made by an MVDiffusion checkpoint."""
