@@ -19,14 +19,16 @@ from .errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every configuration model: no unknown keys, validated defaults, fixed values.
+    """Base of every configuration model: no unknown keys, validated defaults, fixed values, finite numbers.
 
     Attributes:
         reused: The model serves several keys, whose descriptions say what its fields mean in each place.
     """
 
     reused: ClassVar[bool] = False
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @field_validator("*", mode="after")
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .config import DoctorConfig
 from .findings import Finding, problem
 
@@ -78,8 +79,25 @@ def perform(place: str, subject: Any) -> Iterator[Finding]:
 
 
 def settings(arguments: Sequence[str]) -> list[str]:
-    """Paths among the arguments become settings: runs, weights, or else data."""
-    return [text if "=" in text else _setting(Path(text)) for text in arguments]
+    """Paths among the arguments become settings: runs, weights, or else data.
+
+    Raises:
+        ConfigError: two paths are data, or weights.
+    """
+    places: dict[str, list[str]] = {"weights": [], "runs": [], "data": []}
+    others = []
+    for text in arguments:
+        if "=" in text and not Path(text).exists():
+            others.append(text)
+        else:
+            places[_key(Path(text))].append(str(Path(text)))
+    for key in ("weights", "data"):
+        if len(places[key]) > 1:
+            raise ConfigError(
+                f"{' and '.join(places[key])} are both taken for {key}; look at one after the other."
+            )
+    values = {key: json.dumps(found) if key == "runs" else found[0] for key, found in places.items() if found}
+    return [*(f"{key}={value}" for key, value in values.items()), *others]
 
 
 def is_well(findings: Sequence[Finding]) -> bool:
@@ -131,14 +149,15 @@ def _not_looked_at(subject: str, error: Exception) -> Finding:
     return problem(subject, f"cannot be looked at: {' '.join(str(error).split())}", fix)
 
 
-def _setting(path: Path) -> str:
+def _key(path: Path) -> str:
+    """The setting that a path is meant for, by what lies in it."""
     from ..training.runs import find_runs
     from ..weights.verify import published_folders
 
     # Looking for runs would walk through every sample.
     if path.is_dir() and not any(path.glob("data_*.txt")):
         if next(published_folders(path), None) is not None:
-            return f"weights={path}"
+            return "weights"
         if next(find_runs(path), None) is not None:
-            return f"runs=[{json.dumps(str(path))}]"
-    return f"data={path}"
+            return "runs"
+    return "data"

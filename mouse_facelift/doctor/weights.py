@@ -1,9 +1,9 @@
 """Published weights by their checksums, and checkpoints of training runs by their manifests."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import CheckpointError
 from ..words import data_size, several
@@ -12,6 +12,8 @@ from .findings import Finding, ok, problem, some, warning
 
 if TYPE_CHECKING:
     from ..training.checkpoints import Checkpoint
+
+Result = TypeVar("Result")
 
 _STEP = re.compile(r"step_\d{8}")
 
@@ -60,7 +62,7 @@ def check_runs(config: DoctorConfig) -> Iterator[Finding]:
         if left is None or size <= left:
             left = None if left is None else left - size
             hashed += 1
-            _compare(sound[-1], faults)
+            _verify(sound[-1], faults)
     if faults:
         fix = "Move what is damaged away; training goes on from the newest checkpoint that is whole."
         yield problem("training runs", some(faults), fix)
@@ -73,16 +75,22 @@ def _complete(run: Path, faults: list[str]) -> Iterator["Checkpoint"]:
     from ..training.checkpoints import HOME, read_checkpoint
 
     for folder in sorted(path for path in (run / HOME).glob("step_*") if _STEP.fullmatch(path.name)):
-        try:
-            yield read_checkpoint(folder)
-        except CheckpointError as error:
-            faults.append(str(error))
+        checkpoint = _try(lambda folder=folder: read_checkpoint(folder), folder, faults)
+        if checkpoint is not None:
+            yield checkpoint
 
 
-def _compare(checkpoint: "Checkpoint", faults: list[str]) -> None:
+def _verify(checkpoint: "Checkpoint", faults: list[str]) -> None:
     from ..training.checkpoints import verify_checkpoint
 
+    _try(lambda: verify_checkpoint(checkpoint), checkpoint.folder, faults)
+
+
+def _try(look: Callable[[], Result], folder: Path, faults: list[str]) -> Result | None:
+    """Look at a checkpoint, unless a training at work deletes it meanwhile."""
     try:
-        verify_checkpoint(checkpoint)
-    except CheckpointError as error:
-        faults.append(str(error))
+        return look()
+    except (CheckpointError, FileNotFoundError) as error:
+        if folder.is_dir():
+            faults.append(str(error))
+        return None

@@ -98,7 +98,7 @@ def run(config: EvaluateConfig, dry_run: bool = False) -> Path:
         for score in measure_method(method, subjects, kept, device, lpips, pictured)
     ]
     record.lap("measuring")
-    finish(config, methods, in_order(config, scores))
+    finish(config, methods, scores)
     write_sheets(config.output, kept, pictured, [method.name for method in methods], config.protocols)
     record.lap("summary")
     record.write(config.output)
@@ -231,6 +231,7 @@ def in_order(config: EvaluateConfig, scores: Sequence[Score]) -> list[Score]:
 
 def finish(config: EvaluateConfig, methods: Sequence[Method], scores: Sequence[Score]) -> None:
     """Write `scores.csv` and `summary.json`, and print the table."""
+    scores = in_order(config, scores)
     write_scores(config.output / SCORES_FILE, scores)
     skipped = {method.name: method.skipped for method in methods}
     summary = summarize(scores, config.bootstrap, skipped)

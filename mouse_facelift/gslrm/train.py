@@ -189,9 +189,6 @@ class GSLRMTask:
             view_ids = samples.view_ids
             seen = [view_ids[position] for position in self.split.trained if position < len(view_ids)]
             here = TrainingData.of(samples.samples, seen).joined(here)
-            # What generated views were learned from is learned from again, through them.
-            maker = TrainingData.load(samples.samples[0].folder.parent)
-            here = here if maker is None else here.joined(maker)
         return here if self.start is None else with_start(here, self.start)
 
     def loss(self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from .format import Sample, read_list, read_rgba, read_sample
+from .format import Sample, SampleView, read_list, read_rgba, read_sample
 from .packing import Packed, pack, unpack
 
 
@@ -153,7 +153,8 @@ def sample_in_memory(
     sample: Sample, pictures: Iterable[NDArray[np.uint8]], image_size: int
 ) -> dict[str, Any]:
     """The same of a sample whose pictures V x [H, H, 4] were never written."""
-    return as_floats(_item(sample, _fitted(sample, pictures, image_size)))
+    fitted = [_fitted(view, rgba, image_size) for view, rgba in zip(sample.views, pictures, strict=True)]
+    return as_floats(_item(sample, _stacked(fitted)))
 
 
 def load_pictures(sample: Sample, image_size: int) -> NDArray[np.uint8]:
@@ -162,27 +163,38 @@ def load_pictures(sample: Sample, image_size: int) -> NDArray[np.uint8]:
     Raises:
         DataError: a picture is unreadable, not as its camera says, or shows no animal.
     """
-    return _fitted(sample, (read_rgba(view.file) for view in sample.views), image_size)
+    return _stacked([load_picture(view, image_size) for view in sample.views])
 
 
-def _fitted(sample: Sample, images: Iterable[NDArray[np.uint8]], image_size: int) -> NDArray[np.uint8]:
-    """Check decoded pictures against their cameras and resize them. [V, 4, S, S]"""
-    pictures = []
-    for view, rgba in zip(sample.views, images, strict=True):
-        if rgba.shape[:2] != (view.camera.height, view.camera.width):
-            raise DataError(
-                f"{view.file}: picture is {rgba.shape[1]}x{rgba.shape[0]}, its camera says "
-                f"{view.camera.width}x{view.camera.height}."
-            )
-        if not rgba[..., 3].any():
-            raise DataError(f"{view.file}: alpha is 0 everywhere, there is no animal in this view.")
-        if rgba.shape[0] != rgba.shape[1]:
-            raise DataError(
-                f"{view.file}: picture is {rgba.shape[1]}x{rgba.shape[0]}, expected a square one. "
-                "`mfl preprocess` writes square ones."
-            )
-        pictures.append(resize_rgba(rgba, image_size).transpose(2, 0, 1))
-    return np.ascontiguousarray(np.stack(pictures))
+def load_picture(view: SampleView, image_size: int) -> NDArray[np.uint8]:
+    """Decode one view's picture and resize it. Straight RGBA. [S, S, 4]
+
+    Raises:
+        DataError: see `load_pictures`.
+    """
+    return _fitted(view, read_rgba(view.file), image_size)
+
+
+def _fitted(view: SampleView, rgba: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+    """Check a decoded picture against its camera and resize it. [S, S, 4]"""
+    if rgba.shape[:2] != (view.camera.height, view.camera.width):
+        raise DataError(
+            f"{view.file}: picture is {rgba.shape[1]}x{rgba.shape[0]}, its camera says "
+            f"{view.camera.width}x{view.camera.height}."
+        )
+    if not rgba[..., 3].any():
+        raise DataError(f"{view.file}: alpha is 0 everywhere, there is no animal in this view.")
+    if rgba.shape[0] != rgba.shape[1]:
+        raise DataError(
+            f"{view.file}: picture is {rgba.shape[1]}x{rgba.shape[0]}, expected a square one. "
+            "`mfl preprocess` writes square ones."
+        )
+    return resize_rgba(rgba, image_size)
+
+
+def _stacked(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """V x [S, S, 4] -> [V, 4, S, S]"""
+    return np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2))
 
 
 def sample_cameras(sample: Sample, size: int) -> dict[str, Tensor]:
@@ -244,14 +256,24 @@ def composite(rgba: Tensor, background: float | Tensor) -> Tensor:
     return rgba[..., :3, :, :] * alpha + background * (1 - alpha)
 
 
+def check_ids(sample: Sample) -> None:
+    """Refuse a sample that names two cameras alike.
+
+    Raises:
+        DataError: it does.
+    """
+    view_ids = [view.view_id for view in sample.views]
+    if len(set(view_ids)) < len(view_ids):
+        raise DataError(
+            f"{sample.folder}: views {view_ids} hold a camera id twice; every camera needs its own."
+        )
+
+
 def _check_views(samples: Sequence[Sample]) -> None:
     if not samples:
         raise DataError("the data set holds no samples.")
+    check_ids(samples[0])
     expected = [view.view_id for view in samples[0].views]
-    if len(set(expected)) < len(expected):
-        raise DataError(
-            f"{samples[0].folder}: views {expected} hold a camera id twice; every camera needs its own."
-        )
     for sample in samples:
         found = [view.view_id for view in sample.views]
         if found != expected:

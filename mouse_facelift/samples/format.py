@@ -97,8 +97,11 @@ def read_sample(folder: Path) -> Sample:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = content["frames"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not a FaceLift cameras file ({error!r}).") from None
+    frame = content.get("frame_index")
+    if frame is not None and type(frame) is not int:
+        raise DataError(f"{path}: frame_index is {frame!r}, expected a whole number.")
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: 'frames' is empty, expected one entry per view.")
     views = tuple(_read_view(path, index, entry) for index, entry in enumerate(entries))
@@ -208,7 +211,7 @@ def _read_view(path: Path, index: int, entry: Any) -> SampleView:
         K = [[entry["fx"], 0, entry["cx"]], [0, entry["fy"], entry["cy"]], [0, 0, 1]]
         size = int(entry["w"]), int(entry["h"])
         w2c, view_id = entry["w2c"], int(entry.get("view_id", index))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: view {index} lacks or garbles {error}.") from None
     if not file.is_file():
         raise DataError(f"{path}: view {index} names {file}, which does not exist.")

@@ -103,7 +103,7 @@ class TrainingData:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], view_ids: Sequence[int]) -> "TrainingData":
-        """What a training on these samples sees, if it looks at these cameras alone."""
+        """What a training on these samples sees, if it looks at these cameras alone; see also `of_makers`."""
         rigs: dict[str, Rig] = {}
         groups: defaultdict[str, list[Sample]] = defaultdict(list)
         for sample in samples:
@@ -117,7 +117,26 @@ class TrainingData:
             seen = tuple(view for view in there if view in view_ids)
             others = tuple(view for view in there if view not in view_ids)
             sets.append(TrainedSet(rigs[key], seen, others, tuple(map(_trained, members))))
-        return cls(tuple(sets))
+        return cls(tuple(sets)).joined(cls.of_makers(samples))
+
+    @classmethod
+    def of_makers(cls, samples: Sequence[Sample]) -> "TrainingData":
+        """What the networks that generated samples were trained on; real samples have none.
+
+        Whoever trains on generated samples learns from that, too. It lies where `mfl synthesize` wrote them.
+
+        Raises:
+            DataError: a record cannot be read.
+        """
+        found = cls(())
+        folders: dict[Path, set[str]] = {}
+        for sample in samples:
+            made = sample.metadata.get("synthesis")
+            weights = {str(made.get("mvdiffusion_sha256"))} if isinstance(made, dict) else set()
+            folders.setdefault(sample.folder.resolve().parent, set()).update(weights)
+        for folder, weights in folders.items():
+            found = found.joined(cls.load(folder) or cls((), tuple(sorted(weights))))
+        return found
 
     def joined(self, earlier: "TrainingData") -> "TrainingData":
         """Together with what the start weights were trained on."""

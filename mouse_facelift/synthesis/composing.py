@@ -12,8 +12,8 @@ from ..geometry import Camera
 from ..inference.generation import BACKGROUND, SlotCameras
 from ..inference.inputs import Views
 from ..mvdiffusion.silhouettes import estimate_silhouettes
-from ..samples.datasets import as_floats, load_pictures, resize_rgba, sample_cameras
-from ..samples.format import read_rgba
+from ..samples.datasets import as_floats, load_picture, sample_cameras
+from ..samples.format import SampleView
 from .plan import Planned
 
 GENERATED_ID = 100
@@ -45,16 +45,16 @@ def shown_view(planned: Planned, size: int) -> Views:
     Args:
         planned: The sample to be made.
         size: Side S of MVDiffusion's pictures.
+
+    Raises:
+        DataError: the reference's picture cannot be used.
     """
     source = planned.source
     cameras = sample_cameras(source, size)
     ids = tuple(view.view_id for view in source.views)
     rgba = torch.zeros(len(ids), 4, size, size)
-    reference = ids.index(planned.reference)
-    picture = resize_rgba(read_rgba(source.views[reference].file), size)
-    if not picture[..., 3].any():
-        raise DataError(f"{source.views[reference].file}: alpha is 0 everywhere, there is no animal.")
-    rgba[reference] = as_floats({"rgba": torch.from_numpy(picture).permute(2, 0, 1)})["rgba"]
+    picture = torch.tensor(load_picture(planned.shown, size)).permute(2, 0, 1)
+    rgba[ids.index(planned.reference)] = as_floats({"rgba": picture})["rgba"]
     return Views(rgba, ids, cameras["K"], cameras["w2c"])
 
 
@@ -77,9 +77,8 @@ def generated_views(planned: Planned, pictures: Tensor, cameras: SlotCameras, fi
         for K, w2c in zip(cameras.K, cameras.w2c, strict=True)
     ]
     if planned.recipe["reference"] == "real":
-        view = next(view for view in planned.source.views if view.view_id == planned.reference)
-        images[0] = resize_rgba(read_rgba(view.file), size)
-        placed[0], _ = view.camera.resized(size, size)
+        real = real_view(planned.shown, size)
+        images[0], placed[0] = real.image, real.camera
     for view_id, image in zip(cameras.view_ids, images, strict=True):
         if not image[..., 3].any():
             raise NoAnimalError(f"the generated view {view_id} shows no animal")
@@ -90,17 +89,13 @@ def generated_views(planned: Planned, pictures: Tensor, cameras: SlotCameras, fi
     return sorted(views, key=lambda view: view.view_id)
 
 
-def real_views(planned: Planned, size: int) -> list[NewView]:
-    """The views of the source, at the size of the generated ones.
+def real_view(view: SampleView, size: int) -> NewView:
+    """A view of the source at the size of the generated ones.
 
     Raises:
-        DataError: a picture cannot be used.
+        DataError: its picture cannot be used.
     """
-    pictures = load_pictures(planned.source, size).transpose(0, 2, 3, 1)
-    return [
-        NewView(view.view_id, np.ascontiguousarray(image), view.camera.resized(size, size)[0])
-        for view, image in zip(planned.source.views, pictures, strict=True)
-    ]
+    return NewView(view.view_id, load_picture(view, size), view.camera.resized(size, size)[0])
 
 
 def cut_out(pictures: Tensor) -> NDArray[np.uint8]:

@@ -1,18 +1,21 @@
 """The output folder of `mfl synthesize`: what is finished, and whether it is what would be made now."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..files import write_json
-from ..provenance import check_maker, check_output
-from ..samples.format import read_sample, write_list, write_sample
+from ..files import remove_leftovers, write_json
+from ..provenance import Run, check_maker, check_output
+from ..samples.format import CAMERAS_FILE, read_sample, write_list, write_sample
+from ..samples.training_data import FILE as TRAINING_DATA
 from .composing import NewView
-from .plan import PARTS, Planned
+from .plan import LISTS, PARTS, Planned
 
 COMMAND = "synthesize"
+RUN = "run.json"
 MANIFEST = "manifest.json"
 REJECTED = "rejected"
 """Folder that tells of samples that could not be used, so that they are not made again and again."""
@@ -30,19 +33,21 @@ class OutputFolder:
         overwrite: Make finished ones again.
 
     Raises:
-        ConfigError: the folder cannot be written, belongs to another command, holds the sources, or holds
-            samples made otherwise than they would be now.
+        ConfigError: the folder cannot be written, holds something else or the sources, or holds samples that
+            would be made otherwise now, or not at all.
     """
 
     def __init__(self, path: Path, plan: Sequence[Planned], overwrite: bool) -> None:
         check_output(path)
         check_maker(path, COMMAND)
-        self.path, self._plan = path, plan
+        self.path, self._plan, self._overwrite = path, plan, overwrite
+        self._check_foreign_files()
         for planned in plan:
             if self.folder(planned).resolve() == planned.source.folder.resolve():
                 raise ConfigError(
                     f"output: {path} is where the samples lie; new ones would replace them. Choose another."
                 )
+        self._check_others()
         self._finished = set() if overwrite else {p.name for p in plan if self._is_finished(p)}
 
     def folder(self, planned: Planned) -> Path:
@@ -52,6 +57,15 @@ class OutputFolder:
     def is_finished(self, planned: Planned) -> bool:
         """Whether a sample is there and is to be kept, or was rejected and would be again."""
         return planned.name in self._finished
+
+    def begin(self, record: Run) -> None:
+        """Say whose folder it is, and clear away what is not true while samples are made."""
+        record.write(self.path)
+        for folder in (self.path, self.path / REJECTED):
+            remove_leftovers(folder, ".*")
+        if self._overwrite:
+            for name in (MANIFEST, *LISTS.values()):
+                (self.path / name).unlink(missing_ok=True)
 
     def write(self, planned: Planned, views: Sequence[NewView], inputs: Sequence[int]) -> None:
         """Write a sample; it appears only when complete.
@@ -73,7 +87,9 @@ class OutputFolder:
         self._rejection(planned).unlink(missing_ok=True)
 
     def reject(self, planned: Planned, reason: str) -> None:
-        """Note that a sample cannot be used."""
+        """Note that a sample cannot be used; one that is overwritten goes."""
+        if self.folder(planned).is_dir():
+            shutil.rmtree(self.folder(planned))
         write_json(self._rejection(planned), {"reason": reason, "synthesis": dict(planned.recipe)})
 
     def finish(self, facts: Mapping[str, Any]) -> dict[str, int]:
@@ -89,7 +105,7 @@ class OutputFolder:
         good = [planned for planned in self._plan if planned.name not in rejected]
         for part in PARTS:
             folders = [self.folder(planned) for planned in good if planned.part == part]
-            write_list(self.path / f"data_{part}.txt", folders)
+            write_list(self.path / LISTS[part], folders)
         counts = {part: sum(planned.part == part for planned in good) for part in PARTS}
         counts[REJECTED] = len(rejected)
         entries = [
@@ -104,6 +120,26 @@ class OutputFolder:
         ]
         write_json(self.path / MANIFEST, {"complete": True, "counts": counts, **facts, "samples": entries})
         return counts
+
+    def _check_foreign_files(self) -> None:
+        """Refuse a data set or weights that do not say who made them."""
+        ours = [MANIFEST, TRAINING_DATA, *LISTS.values()]
+        lost = [name for name in ours if (self.path / name).exists()]
+        if lost and not (self.path / RUN).is_file():
+            raise ConfigError(
+                f"output: {self.path} holds {', '.join(lost)}, but no {RUN} of `mfl {COMMAND}`: that would be "
+                "lost. Choose another folder."
+            )
+
+    def _check_others(self) -> None:
+        """Refuse finished samples that are not planned: lists, manifest and training data leave them out."""
+        names = {planned.name for planned in self._plan}
+        others = sorted({file.parent.name for file in self.path.glob(f"[!.]*/{CAMERAS_FILE}")} - names)
+        if others:
+            raise ConfigError(
+                f"output: {self.path} holds {len(others)} samples that would not be made now, such as "
+                f"{others[0]}; its lists would lose them. Choose another output, or give all samples at once."
+            )
 
     def _rejection(self, planned: Planned) -> Path:
         return self.path / REJECTED / f"{planned.name}.json"

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, MflError
+from ..errors import ConfigError, DataError, MflError
 from ..inference.generation import choose_reference
+from ..progress import track
 from ..provenance import sha256
-from ..samples.format import CAMERAS_FILE, Sample, read_list, read_sample
+from ..samples.datasets import check_ids
+from ..samples.format import CAMERAS_FILE, Sample, SampleView, read_list, read_sample
 from .checkpoint import Checkpoint
 from .config import SynthesizeConfig
 
 PARTS = ("train", "val")
+LISTS = {part: f"data_{part}.txt" for part in PARTS}
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Planned:
     seed: int
     recipe: Mapping[str, Any]
 
+    @property
+    def shown(self) -> SampleView:
+        """The view that MVDiffusion is shown."""
+        return next(view for view in self.source.views if view.view_id == self.reference)
+
 
 def find_samples(config: SynthesizeConfig) -> dict[str, list[Sample]]:
     """The samples of each part of the split.
@@ -49,6 +57,7 @@ def find_samples(config: SynthesizeConfig) -> dict[str, list[Sample]]:
     places: dict[str, Path] = {}
     for part, samples in found.items():
         for sample in samples:
+            check_ids(sample)
             name, folder = sample.folder.resolve().name, sample.folder.resolve()
             if name in places:
                 twice = "is listed twice" if places[name] == folder else f"has the name of {places[name]}"
@@ -73,16 +82,25 @@ def make_plan(
         checkpoint: What makes the views.
 
     Raises:
-        ConfigError: MVDiffusion is tied to another reference.
+        ConfigError: MVDiffusion is tied to another reference, or two new samples would have one name.
         DataError: a sample lacks cameras that its views need.
     """
     wanted: Sequence[int | None] = config.reference_views or [None]
-    return [
+    members = [(part, sample) for part, of_part in samples.items() for sample in of_part]
+    plan = [
         _planned(config, part, sample, variant, wanted[variant % len(wanted)], checkpoint)
-        for part, members in samples.items()
-        for sample in members
+        for part, sample in track(members, "hashing")
         for variant in range(config.variants)
     ]
+    sources: dict[str, Path] = {}
+    for planned in plan:
+        first = sources.setdefault(planned.name, planned.source.folder)
+        if first != planned.source.folder:
+            raise ConfigError(
+                f"variants={config.variants}: {first} and {planned.source.folder} would both become "
+                f"{planned.name}. Rename one of them."
+            )
+    return plan
 
 
 def _lists(config: SynthesizeConfig) -> dict[str, Path]:
@@ -91,12 +109,12 @@ def _lists(config: SynthesizeConfig) -> dict[str, Path]:
         return {part: path for part, path in given.items() if path is not None}
     if not config.input.is_dir():
         raise DataError(f"{config.input}: no such folder; expected one as written by `mfl preprocess`.")
-    paths = {part: config.input / f"data_{part}.txt" for part in PARTS}
+    paths = {part: config.input / name for part, name in LISTS.items()}
     # `mfl preprocess` leaves a list empty where there are too few frames.
     found = {part: path for part, path in paths.items() if path.is_file() and path.stat().st_size}
     if not found:
         raise DataError(
-            f"{config.input}: has neither {' nor '.join(path.name for path in paths.values())} with samples "
+            f"{config.input}: has neither {' nor '.join(LISTS.values())} with samples "
             "in it. Give a folder written by `mfl preprocess`, or train_list and val_list."
         )
     return found

@@ -7,13 +7,13 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import DataError
-from ..files import remove_leftovers
 from ..inference.generation import Request, ViewMaker
 from ..inference.models import choose_device
 from ..progress import track
 from ..provenance import Run
+from ..samples.training_data import TrainingData
 from .checkpoint import Checkpoint
-from .composing import GENERATED_ID, NewView, NoAnimalError, generated_views, real_views, shown_view
+from .composing import GENERATED_ID, NoAnimalError, generated_views, real_view, shown_view
 from .config import SynthesizeConfig
 from .output import COMMAND, OutputFolder
 from .plan import Planned, find_samples, make_plan
@@ -58,7 +58,7 @@ def run(config: SynthesizeConfig, dry_run: bool = False) -> Path:
     if maker is not None:
         _make(config, maker, left, output, record, first_id)
     record.lap("samples")
-    checkpoint.training_data().save(output.path)
+    _training_data(checkpoint, plan).save(output.path)
     weights = {"mvdiffusion": str(checkpoint.folder.resolve()), "mvdiffusion_sha256": checkpoint.sha256}
     counts = output.finish(weights)
     record.write(output.path, {"samples": counts})
@@ -75,22 +75,20 @@ def _make(
     record: Run,
     first_id: int,
 ) -> None:
-    remove_leftovers(output.path, "|".join(planned.name for planned in plan) + "|run|manifest|data_.*")
     made = _generated(maker, plan, config.batch_size)
     for planned in track(plan, "synthesize"):
         request, pictures = next(made)
         # Before the first sample, so that the folder says whose it is; what fails earlier leaves nothing.
         if planned is plan[0]:
-            record.write(output.path)
+            output.begin(record)
         try:
             shown = generated_views(planned, pictures, request.cameras, first_id)
         except NoAnimalError as error:
             log.warning("%s: %s; the sample is left out", planned.name, error)
             output.reject(planned, str(error))
             continue
-        compared: list[NewView] = []
-        if config.targets == "real":
-            compared = real_views(planned, maker.image_size)
+        sources = planned.source.views if config.targets == "real" else ()
+        compared = [real_view(view, maker.image_size) for view in sources]
         inputs = [view.view_id for view in shown] if compared else []
         output.write(planned, [*shown, *compared], inputs)
 
@@ -104,6 +102,11 @@ def _generated(
             for planned in plan[start : start + batch_size]
         ]
         yield from zip(requests, maker(requests), strict=True)
+
+
+def _training_data(checkpoint: Checkpoint, plan: Sequence[Planned]) -> TrainingData:
+    """What MVDiffusion was trained on, and what made the samples, should they be generated themselves."""
+    return checkpoint.training_data().joined(TrainingData.of_makers([planned.source for planned in plan]))
 
 
 def _first_id(config: SynthesizeConfig, checkpoint: Checkpoint, plan: Sequence[Planned]) -> int:

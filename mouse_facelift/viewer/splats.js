@@ -181,8 +181,10 @@ class Painter {
     return program;
   }
 
-  resize(width, height) {
+  resize(wantedWidth, wantedHeight) {
     const { gl, canvas } = this;
+    // On a page that is zoomed out, half a pixel is left of the smallest canvas.
+    const width = Math.max(1, wantedWidth), height = Math.max(1, wantedHeight);
     if (canvas.width === width && canvas.height === height && this.sized) return;
     this.sized = true;
     canvas.width = width;

@@ -65,9 +65,12 @@ def read_record(folder: Path) -> Record | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         files = {str(name): RecordedFile(**entry) for name, entry in content.pop("files").items()}
         record = Record(**content, files=files)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if not (isinstance(record.name, str) and all(type(file.bytes) is int for file in files.values())):
+            raise TypeError("name is no text, or a size no whole number")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: not a record of `mfl weights pull` ({error!r}). Pull again to write it anew."
+            f"{path}: not a record of `mfl weights pull` ({error!r}). Delete it and pull again: what lies "
+            "there already is compared with the Hub and kept."
         ) from None
     if outside := [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise CheckpointError(f"{path}: names {outside[0]}, which is not inside {folder}.")

@@ -1,7 +1,10 @@
 """`mfl weights verify`: whether published weights on this machine are all there and as they were fetched."""
 
 import json
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,11 @@ from .published import (
 )
 from .record import RECORD, RecordedFile, read_record
 
+_DAMAGED_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, RuntimeError, ValueError),
+)
+"""What reading an archive with flipped bits comes to."""
 HEADER_LIMIT = 100_000_000
 """A safetensors header beyond this is not one (the format's own limit)."""
 
@@ -136,10 +144,10 @@ def _fault_of_safetensors(path: Path) -> str | None:
             return "is cut off or no safetensors file"
         try:
             header = json.loads(file.read(length))
-            end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             return "has a damaged header"
-    expected = 8 + length + int(end)
     return None if size == expected else f"has {size} bytes, its header says {expected}: cut off?"
 
 
@@ -148,8 +156,8 @@ def _fault_of_archive(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        return f"is cut off or no file of torch.save ({error})"
+    except _DAMAGED_ARCHIVE as error:
+        return f"is cut off, damaged or no file of torch.save ({error})"
     return f"is damaged at {damaged}" if damaged else None
 
 

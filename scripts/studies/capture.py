@@ -304,9 +304,9 @@ def learn_gslrm(plan: Plan) -> None:
     """Train GS-LRM for the given minutes."""
 
     def train(output: Path, steps: int, probe: bool) -> Path:
-        # Gaussians start about as large as a pixel.
-        pixel = math.log(2 * HALF_FIELD / plan.size)
-        scales = [f"model.scale_bias={pixel:.2f}", f"model.scale_max={pixel + 2:.2f}"]
+        # Gaussians start a little larger than a pixel.
+        start = math.log(2 * HALF_FIELD / plan.size) + 0.3
+        scales = [f"model.scale_bias={start:.2f}", f"model.scale_max={start + 2.6:.2f}"]
         settings = [
             *GSLRM,
             *scales,
