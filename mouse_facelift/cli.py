@@ -66,6 +66,11 @@ SUBCOMMANDS = {
         "evaluation.config:EvaluateConfig",
         "evaluation.run:run",
     ),
+    "view": Subcommand(
+        "Show Gaussians, sequences and the rig on a page that turns, locally or over SSH.",
+        "viewer.config:ViewConfig",
+        "viewer.server:run",
+    ),
     "doctor": Subcommand(
         "Look at this machine, its weights and a data set: what works, and how to mend the rest.",
         "doctor.config:DoctorConfig",
@@ -263,6 +268,24 @@ def _doctor(name: str, subcommand: Subcommand) -> Command:
     return command
 
 
+def _view(name: str, subcommand: Subcommand) -> Command:
+    def command(
+        config: ConfigFile = None,
+        arguments: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="PATH ... [KEY=VALUE]",
+                help="Results, PLYs, sequences, samples; settings on top of the file.",
+            ),
+        ] = None,
+        dry_run: DryRun = False,
+        debug: Debug = False,
+    ) -> None:
+        at_border(lambda: _run_view(subcommand, config, arguments or [], dry_run), debug)
+
+    return command
+
+
 COMMANDS: dict[str, Callable[[str, Subcommand], Command]] = {
     "doctor": _doctor,
     "evaluate": _evaluate,
@@ -270,6 +293,7 @@ COMMANDS: dict[str, Callable[[str, Subcommand], Command]] = {
     "preprocess": _preprocess,
     "train-gslrm": _train,
     "train-mvdiff": _train,
+    "view": _view,
 }
 """Subcommands that take more than a file, settings, --dry-run and --debug."""
 
@@ -339,6 +363,10 @@ def _run_doctor(
         Console(highlight=False, markup=False).print(run.as_text(findings), soft_wrap=True)
     if not run.is_well(findings):
         raise typer.Exit(USER_ERROR)
+
+
+def _run_view(subcommand: Subcommand, path: Path | None, arguments: Sequence[str], dry_run: bool) -> None:
+    _run(subcommand, path, _load("viewer.config:settings")(arguments), dry_run)
 
 
 def _load(place: str) -> Any:

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+# Drawn by the processor, a large scene takes longer than a graphics card is allowed to be silent.
+SOFTWARE_WEBGL = (
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    "--disable-gpu-watchdog",
+)
 NO_WEBGL = ("--disable-3d-apis",)
 
 

@@ -211,6 +211,20 @@ def test_what_the_system_refuses_is_no_bug(mfl: Call, toy: Callable, code: int) 
     assert "Traceback" not in err
 
 
+def test_reader_of_the_output_who_goes_away_is_no_bug(tmp_path: Path) -> None:
+    """`mfl doctor | head -1`, where nobody is left to read."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "mouse_facelift", "runs", "--json", str(tmp_path)],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert done.returncode == 1 and done.stderr == ""
+
+
 def test_file_that_the_code_itself_forgot_is_a_bug(mfl: Call, toy: Callable, tmp_path: Path) -> None:
     toy(lambda config, dry_run: (tmp_path / "forgotten").read_text())
     assert mfl("infer")[0] == 1

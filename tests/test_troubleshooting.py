@@ -21,7 +21,17 @@ QUOTED = re.findall(r"^\| `([^`]+)` \|", PAGE, flags=re.MULTILINE)
 """All other messages, with … in place of what differs."""
 LIBRARY_TEXT = {r"\(ValueError: .*\)\.": "(…).", r"only \d+ can": "only … can"}
 """What Python and FFmpeg say differently from version to version."""
-WRITERS = ("border.py", "cli.py", "config.py", "files.py", "capture", "geometry", "preprocess", "samples")
+WRITERS = (
+    "border.py",
+    "cli.py",
+    "config.py",
+    "files.py",
+    "provenance.py",
+    "capture",
+    "geometry",
+    "preprocess",
+    "samples",
+)
 """Where the messages of `mfl preprocess` are made."""
 
 

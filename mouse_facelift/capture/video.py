@@ -62,7 +62,9 @@ class VideoReader:
             self.width, self.height = int(stream.width), int(stream.height)
             self.fps = float(stream.average_rate or stream.base_rate or 0)
             pixel_format = stream.codec_context.format
-            self.has_alpha = any(component.is_alpha for component in pixel_format.components)
+            # A file without a decodable frame has no format; what is wrong with it is told below.
+            components = pixel_format.components if pixel_format else ()
+            self.has_alpha = any(component.is_alpha for component in components)
             self._may_skip = stream.codec_context.name == "h264"
             self._table = PacketTable(self._packets(container))
             self._check_whole(stream)

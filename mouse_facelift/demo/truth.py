@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError
-from ..geometry import Camera, Similarity
+from ..evaluation.truth import even_points, similarity_of, write_truth_sample
+from ..geometry import Camera
 from ..preprocess.config import GeometryConfig
 from ..preprocess.normalize import normalized_view
 from ..preprocess.warp import View
@@ -44,7 +45,7 @@ def truth_frames(recording: Path) -> list[int]:
 def center_error_mm(recording: Path, sample: Sample) -> float:
     """Distance of the sample's origin from the true centroid of the body (without the tail), in mm."""
     track = np.load(recording / "ground_truth" / "track.npz")
-    return float(np.linalg.norm(_similarity(sample).center - track["body_centroid_mm"][sample.frame_index]))
+    return float(np.linalg.norm(similarity_of(sample).center - track["body_centroid_mm"][sample.frame_index]))
 
 
 def novel_views(recording: Path, sample: Sample, size: int) -> NovelViews:
@@ -58,16 +59,9 @@ def novel_views(recording: Path, sample: Sample, size: int) -> NovelViews:
     Raises:
         DataError: the frame has no true pictures.
     """
-    similarity, geometry = _similarity(sample), GeometryConfig()
-    views = []
-    for entry in _cameras_file(recording)["cameras"]:
-        if entry["role"] != "held_out":
-            continue
-        name = f"frame{sample.frame_index:04d}_cam{entry['id']}.png"
-        rgba = read_rgba(recording / "ground_truth" / "novel_views" / name)
-        camera = Camera(np.array(entry["K"]), np.array(entry["w2c"]), entry["width"], entry["height"])
-        view = View(rgba[..., :3].copy(), rgba[..., 3].astype(np.float32) / np.float32(255), camera)
-        views.append(normalized_view(view, similarity, geometry, size))
+    similarity, geometry = similarity_of(sample), GeometryConfig()
+    seen = _held_out_views(recording, sample).values()
+    views = [normalized_view(view, similarity, geometry, size) for view in seen]
     pictures = np.stack([view.rgba() for view in views])
     return NovelViews(
         torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255,
@@ -76,12 +70,30 @@ def novel_views(recording: Path, sample: Sample, size: int) -> NovelViews:
     )
 
 
+def write_truth(folder: Path, recording: Path, sample: Sample, size: int) -> Path:
+    """Write the held-out cameras' pictures and the true surface as a sample of truth for `mfl evaluate`.
+
+    Args:
+        folder: The new sample; its name must be the sample's.
+        recording: A recording made by `write_recording`.
+        sample: One of its samples; its frame must be one of `truth_frames`.
+        size: Side of the pictures.
+
+    Raises:
+        DataError: the frame has no true pictures.
+    """
+    views, frame = _held_out_views(recording, sample), int(sample.metadata["frame_index"])
+    with np.load(recording / "ground_truth" / "vertices.npz") as mesh:
+        points = even_points(mesh["vertices"][frame], mesh["faces"], frame)
+    return write_truth_sample(folder, sample, views, size, points)
+
+
 def alpha_iou(recording: Path, sample: Sample) -> float:
     """Overlap of a sample's alpha with the true masks as its cameras should see them, mean over views.
 
     The truth is warped by the camera matrices alone: written pixels against written cameras.
     """
-    similarity, overlaps = _similarity(sample), []
+    similarity, overlaps = similarity_of(sample), []
     rig = {entry["id"]: entry for entry in _cameras_file(recording)["cameras"]}
     for view in sample.views:
         entry = rig[view.view_id]
@@ -100,12 +112,17 @@ def alpha_iou(recording: Path, sample: Sample) -> float:
     return float(np.mean(overlaps))
 
 
-def _similarity(sample: Sample) -> Similarity:
-    matrix = sample.world_from_model
-    if matrix is None:
-        raise DataError(f"{sample.folder}: its cameras file has no world_from_model.")
-    scale = 1 / float(np.cbrt(np.linalg.det(matrix[:3, :3])))
-    return Similarity(scale, scale * matrix[:3, :3].T, matrix[:3, 3])
+def _held_out_views(recording: Path, sample: Sample) -> dict[int, View]:
+    """Whole pictures of a sample's frame by camera, the rig's millimetres."""
+    views = {}
+    for entry in _cameras_file(recording)["cameras"]:
+        if entry["role"] == "held_out":
+            name = f"frame{sample.frame_index:04d}_cam{entry['id']}.png"
+            rgba = read_rgba(recording / "ground_truth" / "novel_views" / name)
+            camera = Camera(np.array(entry["K"]), np.array(entry["w2c"]), entry["width"], entry["height"])
+            alpha = rgba[..., 3].astype(np.float32) / np.float32(255)
+            views[int(entry["id"])] = View(rgba[..., :3].copy(), alpha, camera)
+    return views
 
 
 def _cameras_file(recording: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..samples.format import SampleView, read_rgba
@@ -121,11 +120,10 @@ def check_scale(data: DataSet) -> Iterator[Finding]:
     uneven = []
     for folder, sample in data.samples.items():
         try:
-            matrix = sample.world_from_model
-            if matrix is not None:
-                scales.setdefault(folder.parent, []).append(_scale(matrix))
-        except (ValueError, TypeError) as error:
-            uneven.append(f"{folder}: world_from_model is garbled ({error})")
+            if (scale := sample.mm_per_unit) is not None:
+                scales.setdefault(folder.parent, []).append(scale)
+        except DataError as error:
+            uneven.append(str(error))
     uneven += [
         f"{place}: from {min(found):.6g} to {max(found):.6g} mm per unit"
         for place, found in scales.items()
@@ -175,20 +173,6 @@ def _fault_of_alpha(alpha: np.ndarray) -> str | None:
         return f"shows hardly any animal: {share:.3%}"
     soft = float((alpha[covered] < 1).mean())
     return f"shows a ghost: {soft:.0%} of the animal is half transparent" if soft > SOFT_SHARE else None
-
-
-def _scale(world_from_model: NDArray[np.float64]) -> float:
-    """Millimetres of a model unit.
-
-    Raises:
-        ValueError: the matrix is no similarity with a scale.
-    """
-    if world_from_model.shape != (4, 4) or not np.isfinite(world_from_model).all():
-        raise ValueError("expected 4x4 finite numbers")
-    scale = float(np.cbrt(np.linalg.det(world_from_model[:3, :3])))
-    if not scale > 0:
-        raise ValueError(f"its scale is {scale:g}")
-    return scale
 
 
 def _faults_of_camera(view: SampleView) -> Iterator[str]:

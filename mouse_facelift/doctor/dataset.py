@@ -51,7 +51,7 @@ def open_data(place: Path, config: DoctorConfig) -> DataSet:
     for name, path in _lists(place).items():
         try:
             parts[name] = tuple(read_list(path))
-        except DataError as error:
+        except (DataError, OSError) as error:
             faults.append(str(error))
     if not parts and not faults:
         parts = {place.name: _folders(place)}
@@ -61,7 +61,7 @@ def open_data(place: Path, config: DoctorConfig) -> DataSet:
         for folder in spread(folders, None if config.thorough else config.samples):
             try:
                 samples[folder] = read_sample(folder)
-            except DataError as error:
+            except (DataError, OSError) as error:
                 sample_faults.append(str(error))
     pictures = None if config.thorough else config.pictures
     return DataSet(place, parts, tuple(faults), samples, tuple(sample_faults), pictures)

@@ -29,7 +29,7 @@ def _check_file(place: Path, samples: set[str]) -> Finding:
         }
     except (KeyError, ValueError, AttributeError, csv.Error) as error:
         fix = "Run `mfl preprocess` again: it writes the file from the samples."
-        return warning("quality", f"{path} is garbled ({some([repr(error)])})", fix)
+        return warning("quality", f"{path} lacks or garbles {some([str(error)])}", fix)
     if not rows:
         return warning("quality", f"{path} has none of the listed samples", "Run `mfl preprocess` again.")
     if not beyond:

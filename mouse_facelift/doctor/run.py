@@ -145,7 +145,9 @@ def _load(place: str) -> Callable[..., Any]:
 
 
 def _not_looked_at(subject: str, error: Exception) -> Finding:
-    fix = "Install what is missing (see libraries), or install it again; check disks and permissions."
+    fix = "Install what is missing (see libraries), or install it again."
+    if isinstance(error, OSError) and error.filename is not None:
+        fix = "Check the path, its permissions and the disk."
     return problem(subject, f"cannot be looked at: {' '.join(str(error).split())}", fix)
 
 

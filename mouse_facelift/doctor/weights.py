@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -75,7 +76,7 @@ def _complete(run: Path, faults: list[str]) -> Iterator["Checkpoint"]:
     from ..training.checkpoints import HOME, read_checkpoint
 
     for folder in sorted(path for path in (run / HOME).glob("step_*") if _STEP.fullmatch(path.name)):
-        checkpoint = _try(lambda folder=folder: read_checkpoint(folder), folder, faults)
+        checkpoint = _try(partial(read_checkpoint, folder), folder, faults)
         if checkpoint is not None:
             yield checkpoint
 
@@ -83,7 +84,7 @@ def _complete(run: Path, faults: list[str]) -> Iterator["Checkpoint"]:
 def _verify(checkpoint: "Checkpoint", faults: list[str]) -> None:
     from ..training.checkpoints import verify_checkpoint
 
-    _try(lambda: verify_checkpoint(checkpoint), checkpoint.folder, faults)
+    _try(partial(verify_checkpoint, checkpoint), checkpoint.folder, faults)
 
 
 def _try(look: Callable[[], Result], folder: Path, faults: list[str]) -> Result | None:

@@ -19,12 +19,22 @@ from ..provenance import Run, check_maker, check_output
 from ..samples.datasets import composite
 from ..training.sampler import spread_evenly
 from ..viewer import Scene, pack, splat_viewer
+from .bootstrap import alike_neighbours
 from .compare_config import CompareConfig
 from .config import EvaluateConfig
-from .decision import decide, mapping_of
+from .decision import Contrast, decide, mapping_of
 from .extras import KeptComparison, read_pictures
 from .gaps import Gap, gather
-from .pairs import DECIDING, arms_of, common, contrasts_of, means_of, neighbour_correlation, novel_arms
+from .pairs import (
+    DECIDING,
+    arms_of,
+    common,
+    contrasts_of,
+    deciding_differences,
+    difference_of,
+    means_of,
+    novel_arms,
+)
 from .report.contents import Arm, Comparison
 from .report.page import write_comparison_html
 from .report.pictures import Shown, Strip, error_map, window_of
@@ -34,8 +44,6 @@ from .subjects import Subject, find_subjects
 
 log = logging.getLogger(__name__)
 
-ALIKE = 0.5
-"""Correlation of neighbouring frames from which they are no independent measurements."""
 COMMAND = "evaluate compare"
 PAGE, TABLE, NUMBERS = "compare.html", "compare.csv", "compare.json"
 
@@ -71,7 +79,7 @@ def run(config: CompareConfig, dry_run: bool = False) -> Path:
     device, evaluation = choose_device(config.device), config.evaluation
     check_output(config.output)
     check_maker(config.output, COMMAND)
-    subjects = find_subjects(config.data, config.truth, config.limit)
+    subjects = find_subjects(config.data, config.truth, config.limit, config.image_size)
     record = Run(COMMAND, config)
     methods = find_methods(evaluation)
     for method in methods:
@@ -149,7 +157,7 @@ def compare(
         novel=novel,
         means={name: means_of(rows, config.bootstrap) for name, rows in arms.items()},
         novel_means={name: means_of(rows, config.bootstrap) for name, rows in novel.items()},
-        novel_total=contrasts_of(novel, config.base, config.bootstrap).total if novel else None,
+        novel_total=_novel_total(novel, config),
         contrasts=contrasts,
         decision=decide(contrasts, config.relevant_db),
         relevant_db=config.relevant_db,
@@ -294,10 +302,16 @@ def _frames(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
     return [("frames", f"{known[0]} to {known[-1]}, the nearest {gap} apart")]
 
 
+def _novel_total(novel: Mapping[str, Sequence[Score]], config: CompareConfig) -> Contrast | None:
+    direct, e2e = (novel.get(f"{name}{config.base}", ()) for name in ("direct", "e2e"))
+    return difference_of(direct, e2e, config.bootstrap)
+
+
 def _cautions(config: CompareConfig, arms: Mapping[str, Sequence[Score]]) -> list[str]:
     """What makes the intervals doubtful."""
-    alike = neighbour_correlation(arms[f"direct{config.base}"], arms[f"e2e{config.base}"])
-    if config.bootstrap.block > 1 or alike is None or alike < ALIKE:
+    direct, e2e = arms[f"direct{config.base}"], arms[f"e2e{config.base}"]
+    alike = alike_neighbours(deciding_differences(direct, e2e))
+    if config.bootstrap.block > 1 or alike is None:
         return []
     return [
         f"Neighbouring frames are alike (their differences correlate by {alike:.2f}), so the intervals are "

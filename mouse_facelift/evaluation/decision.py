@@ -17,40 +17,41 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from .bootstrap import FEWEST_FRAMES
+
 Strategy = Literal["5a", "5b", "undecided"]
 Kind = Literal["more", "less", "same", "unclear"]
 
-FEWEST_FRAMES = 5
-"""Intervals of fewer frames are too narrow to be believed; one frame has none at all."""
 MANY_FRAMES = 100
 """Where so many times the frames would be needed, more frames are no advice."""
 
 
 TOTAL: Mapping[Kind, str] = {
-    "more": "e2e is worse than direct: direct scores {} against it.",
-    "less": "e2e is better than direct, which scores {} against it.",
-    "same": "e2e is as good as direct, which scores {} against it.",
-    "unclear": "Direct scores {} against e2e, which is not clear.",
+    "more": "Direct is better than e2e: direct \u2212 e2e is {}.",
+    "less": "e2e is better than direct: direct \u2212 e2e is {}.",
+    "same": "Direct and e2e are equally good: direct \u2212 e2e is {}.",
+    "unclear": "Whether direct or e2e is better is not clear: direct \u2212 e2e is {}.",
 }
 LOSS: Mapping[Kind, str] = {
-    "more": "GS-LRM loses quality on the generated views: these score {} against e2e's renderings.",
-    "less": "GS-LRM makes the generated views better: these score {} against e2e's renderings.",
-    "same": "GS-LRM neither loses nor wins on the generated views: these score {} against e2e's renderings.",
-    "unclear": "Whether GS-LRM loses quality on the generated views is not clear: these score {} against "
-    "e2e's renderings.",
+    "more": "GS-LRM loses quality on the generated views: generated views \u2212 e2e is {}.",
+    "less": "GS-LRM makes the generated views better: generated views \u2212 e2e is {}.",
+    "same": "GS-LRM neither loses nor wins on the generated views: generated views \u2212 e2e is {}.",
+    "unclear": "Whether GS-LRM loses quality on the generated views is not clear: generated views \u2212 e2e "
+    "is {}.",
 }
 GAP: Mapping[Kind, str] = {
-    "more": "It loses more on them than on real views, {}: the domain gap.",
+    "more": "It loses more on them than on real views: the domain gap is {}.",
     "less": "It loses less on them than on real views: the domain gap is {}.",
     "same": "It loses as much on real views: the domain gap is {}.",
     "unclear": "Whether it loses more on them than on real views is not clear: the domain gap is {}.",
 }
 GENERATION: Mapping[Kind, str] = {
-    "more": "The generated views are worse than direct's renderings, which score {} against them: "
-    "MVDiffusion's part.",
-    "less": "The generated views are better than direct's renderings, which score {} against them.",
-    "same": "The generated views are as good as direct's renderings, which score {} against them.",
-    "unclear": "Direct's renderings score {} against the generated views, which is not clear.",
+    "more": "The generated views are worse than direct's renderings, which is MVDiffusion's part: "
+    "direct \u2212 generated views is {}.",
+    "less": "The generated views are better than direct's renderings: direct \u2212 generated views is {}.",
+    "same": "The generated views are as good as direct's renderings: direct \u2212 generated views is {}.",
+    "unclear": "Whether the generated views are worse than direct's renderings is not clear: "
+    "direct \u2212 generated views is {}.",
 }
 
 
@@ -95,7 +96,7 @@ class Contrast:
     def __str__(self) -> str:
         mean = f"{self.mean:+.2f} dB"
         if not math.isfinite(self.low + self.high):
-            return f"{mean} (one frame, no interval)"
+            return f"{mean} (too few frames for an interval)".replace("-", "\u2212")
         return f"{mean} ({self.low:+.2f} to {self.high:+.2f})".replace("-", "\u2212")
 
 
@@ -221,11 +222,13 @@ def _reasoned(
 
 def _undecided(contrast: Contrast, relevant_db: float, reasons: tuple[str, ...]) -> Decision:
     needed = contrast.frames_needed(relevant_db)
-    advice = (
-        f"about {needed} independent frames would tell, there are {contrast.frames}"
-        if needed is not None
-        else "the frames differ too much for more of them to tell"
-    )
+    if contrast.frames < FEWEST_FRAMES:
+        needed = max(needed or 0, FEWEST_FRAMES)
+        advice = f"it takes at least {needed} independent frames, there are {contrast.frames}"
+    elif needed is None:
+        advice = "the frames differ too much for more of them to tell"
+    else:
+        advice = f"about {needed} independent frames would tell, there are {contrast.frames}"
     return Decision("undecided", f"Undecided: {advice}.", reasons, frames_needed=needed)
 
 

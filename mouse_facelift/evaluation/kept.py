@@ -1,7 +1,7 @@
 """What an evaluation has done so far, by method and sample, so that a killed one goes on where it was."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class KeptScores:
                 "protocols": list(config.protocols),
                 "lpips": config.lpips_weights is not None,
                 "truth": config.truth is not None,
+                "measured_size": config.image_size,
                 "settings": _settings(settings),
                 "weights": sorted(weights[name].values()),
             }
@@ -91,6 +92,15 @@ class KeptScores:
         kind = "truth" if truth else "rendered"
         return self.folder / method / "pictures" / protocol / f"{subject.name}_{kind}.png"
 
+    def lacks_strips(self, scores: Sequence[Score], subject: Subject, method: str) -> bool:
+        """Whether pictures of something that was measured are missing."""
+        protocols = {score.protocol for score in scores}
+        return not all(
+            self.strip(protocol, subject, method, truth).is_file()
+            for protocol in protocols
+            for truth in (True, False)
+        )
+
     def write_strips(
         self, protocol: str, subject: Subject, method: str, truth: Tensor, rendered: Tensor
     ) -> None:
@@ -107,15 +117,28 @@ class KeptScores:
             return
         try:
             then: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            differing = [key for key in now if then[key] != now[key]]
-        except (ValueError, KeyError, TypeError) as error:
+            changes = list(_changes(then, now))
+        except (ValueError, AttributeError) as error:
             raise ConfigError(f"{path}: damaged ({error!r}). Choose another output.") from None
-        if differing:
-            changes = "; ".join(f"{key}: then {then[key]}, now {now[key]}" for key in differing)
+        if changes:
             raise ConfigError(
-                f"{path.parent} holds scores of another '{method}' ({changes}). Choose another output, or "
-                "another name for the method."
+                f"{path.parent} holds scores of another '{method}' ({'; '.join(changes)}). Choose another "
+                "output, or another name for the method."
             )
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs, a key each; sections are gone through."""
+    for key, value in now.items():
+        earlier = then.get(key)
+        if key == "weights" and earlier != value:
+            yield "the weights are other ones"
+        elif isinstance(value, dict) and isinstance(earlier, dict):
+            yield from (
+                change if key == "settings" else f"{key}.{change}" for change in _changes(earlier, value)
+            )
+        elif earlier != value:
+            yield f"{key}: then {earlier}, now {value}"
 
 
 def _settings(method: ReconstructionConfig) -> dict[str, Any]:

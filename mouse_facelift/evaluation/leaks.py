@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..inference.config import ReconstructionConfig
 from ..inference.models import Weights
 from ..provenance import sha256
@@ -92,7 +93,17 @@ class LeakGuard:
 
 
 def trusted_hashes(paths: Sequence[Path]) -> set[str]:
-    """SHA-256 of the files that the user vouches for."""
+    """SHA-256 of the files that the user vouches for.
+
+    Raises:
+        ConfigError: a path is no file.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(
+                f"leaks.trusted: {path} is {'a folder' if path.is_dir() else 'not there'}; expected a file "
+                "of weights, such as gslrm.safetensors or a UNet's diffusion_pytorch_model.safetensors."
+            )
     return {sha256(path) for path in paths}
 
 

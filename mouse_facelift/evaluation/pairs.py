@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
+from ..errors import DataError
 from .bootstrap import Estimate, estimate, paired
 from .config import BootstrapConfig
 from .decision import Contrast, Contrasts, paired_excess_db
@@ -12,9 +11,6 @@ from .scores import DEFINITIONS, Score
 
 DECIDING = "psnr_object_db"
 """The figure that decides: silhouette and colour both count."""
-
-FEW = 6
-"""From fewer frames nothing can be said of how alike neighbours are."""
 
 Arms = Mapping[str, Sequence[Score]]
 """Scores by arm: `direct`, `shown`, `e2e`, `generated`, and the same with a tag of other weights."""
@@ -51,12 +47,14 @@ def novel_arms(scores: Iterable[Score]) -> dict[str, list[Score]]:
 
 
 def common(arms: Arms) -> dict[str, list[Score]]:
-    """Only the places (cameras of frames) that every arm has, in one order."""
+    """Only the places (cameras of frames) that every arm has, in the order of the first arm."""
     if not arms:
         return {}
     shared = set.intersection(*({score.place for score in rows} for rows in arms.values()))
+    first = next(iter(arms.values()))
+    order = {score.place: index for index, score in enumerate(first) if score.place in shared}
     return {
-        name: sorted((score for score in rows if score.place in shared), key=lambda score: score.place)
+        name: sorted((score for score in rows if score.place in order), key=lambda score: order[score.place])
         for name, rows in arms.items()
     }
 
@@ -78,37 +76,38 @@ def contrasts_of(arms: Arms, base: str, bootstrap: BootstrapConfig) -> Contrasts
         arms: As of `common`.
         base: Tag of the weights to start from.
         bootstrap: For the intervals.
+
+    Raises:
+        DataError: no camera of direct and e2e shows an animal.
     """
     direct, shown, e2e, generated = (
         arms.get(f"{name}{base}", ()) for name in ("direct", "shown", "e2e", "generated")
     )
 
-    def difference(ones: Sequence[Score], others: Sequence[Score]) -> Contrast | None:
-        result = estimate(paired(ones, others, _deciding), bootstrap)
-        return None if result is None else _contrast(result, bootstrap)
-
-    total = difference(direct, e2e)
-    assert total is not None
+    total = difference_of(direct, e2e, bootstrap)
+    if total is None:
+        raise DataError("no camera that direct and e2e have in common shows an animal (alpha above 0.5).")
     excess = estimate(_excesses(generated, e2e, shown), bootstrap)
     return Contrasts(
         total=total,
-        loss=difference(generated, e2e),
+        loss=difference_of(generated, e2e, bootstrap),
         excess=None if excess is None else _contrast(excess, bootstrap),
-        generation=difference(direct, generated),
-        tuned=difference(arms["e2e_synthetic"], e2e) if "e2e_synthetic" in arms else None,
+        generation=difference_of(direct, generated, bootstrap),
+        tuned=difference_of(arms["e2e_synthetic"], e2e, bootstrap) if "e2e_synthetic" in arms else None,
     )
 
 
-def neighbour_correlation(ones: Sequence[Score], others: Sequence[Score]) -> float | None:
-    """How alike the differences of successive frames are, -1 to 1; None from fewer than `FEW` frames."""
-    frames: dict[str, list[float]] = {}
-    for sample, difference in paired(ones, others, _deciding):
-        frames.setdefault(sample, []).append(difference)
-    series = np.array([np.mean(values) for values in frames.values()])
-    if len(series) < FEW or series.std() == 0:
-        return None
-    centred = series - series.mean()
-    return float((centred[1:] * centred[:-1]).sum() / (centred**2).sum())
+def difference_of(
+    ones: Sequence[Score], others: Sequence[Score], bootstrap: BootstrapConfig
+) -> Contrast | None:
+    """One minus other by the deciding figure; None where no camera of both shows an animal."""
+    result = estimate(deciding_differences(ones, others), bootstrap)
+    return None if result is None else _contrast(result, bootstrap)
+
+
+def deciding_differences(ones: Sequence[Score], others: Sequence[Score]) -> list[tuple[str, float]]:
+    """One minus other by the deciding figure, for `estimate`."""
+    return paired(ones, others, _deciding)
 
 
 def _excesses(

@@ -75,7 +75,7 @@ def run(config: EvaluateConfig, dry_run: bool = False) -> Path:
         DependencyError: the device or LPIPS is not there.
     """
     device = choose_device(config.device)
-    subjects = find_subjects(config.data, config.truth, config.limit)
+    subjects = find_subjects(config.data, config.truth, config.limit, config.image_size)
     record = Run(COMMAND, config)
     methods = find_methods(config)
     for method in methods:
@@ -166,12 +166,15 @@ def measure_method(
     watch: Watcher | None = None,
 ) -> list[Score]:
     """The scores of a method on all samples; what is not kept is measured, one sample after the other."""
-    done = {
-        subject.name: found for subject in subjects if (found := kept.read(method.name, subject)) is not None
-    }
+    done = {}
+    for subject in subjects:
+        found = kept.read(method.name, subject)
+        if found is not None and not (subject in pictured and kept.lacks_strips(found, subject, method.name)):
+            done[subject.name] = found
     left = [subject for subject in subjects if subject.name not in done]
     if left and method.protocols:
         models = load(method, device)
+        _warn_of_gaps(method, models, left)
         kept.begin(method.name)
         for subject in track(left, f"evaluate {method.name}"):
             try:
@@ -183,6 +186,20 @@ def measure_method(
             kept.write(method.name, subject, scores)
             done[subject.name] = scores
     return [score for subject in subjects for score in _judged(done.get(subject.name, ()), method, subject)]
+
+
+def _warn_of_gaps(method: Method, models: Models, subjects: Sequence[Subject]) -> None:
+    """Gaussians that were made for coarse pixels do not close the surface in fine ones."""
+    size, shown = max(subject.size for subject in subjects), models.shown_size
+    if method.config.mode == "direct" and shown is not None and shown < size:
+        log.warning(
+            "%s is shown %d px and measured at %d px: its Gaussians may leave gaps between them. "
+            "image_size=%d measures at that size.",
+            method.name,
+            shown,
+            size,
+            shown,
+        )
 
 
 @torch.no_grad()
@@ -204,29 +221,31 @@ def measure_subject(
         result = next(iter(models.reconstruct([only(given, attempt.given)])))
         if watch is not None:
             watch(method.name, subject, attempt, result, measure)
-        for protocol in attempt.protocols:
-            at = attempt.measured(protocol, result.shown_ids, subject.view_ids, subject.further_ids)
-            if not at:
-                continue
-            rows, rgb = measure(result.gaussians, result.shown_ids, at)
-            scores += _scores(method, subject, protocol, dict(zip(at, rows, strict=True)))
-            rendered.setdefault(protocol, []).extend(zip(at, rgb.cpu(), strict=True))
+        wanted = {
+            protocol: attempt.measured(protocol, result.shown_ids, subject.view_ids, subject.further_ids)
+            for protocol in attempt.protocols
+        }
+        everywhere = sorted({view_id for at in wanted.values() for view_id in at})
+        rows, rgb = measure(result.gaussians, result.shown_ids, everywhere)
+        found = dict(zip(everywhere, zip(rows, rgb.cpu(), strict=True), strict=True))
+        for protocol, at in wanted.items():
+            scores += _scores(method, subject, protocol, {view_id: found[view_id][0] for view_id in at})
+            rendered.setdefault(protocol, []).extend((view_id, found[view_id][1]) for view_id in at)
     if pictures is not None:
         real = composite(views.rgba, method.config.background)
-        for protocol, found in rendered.items():
-            truth = torch.stack([real[views.position(view_id)] for view_id, _ in found])
-            shown = torch.stack([rgb for _, rgb in found])
+        for protocol, drawn in rendered.items():
+            if not drawn:
+                continue
+            truth = torch.stack([real[views.position(view_id)] for view_id, _ in drawn])
+            shown = torch.stack([rgb for _, rgb in drawn])
             pictures.write_strips(protocol, subject, method.name, truth, shown)
     return scores
 
 
 def in_order(config: EvaluateConfig, scores: Sequence[Score]) -> list[Score]:
-    """Scores by method, protocol and frame: blocks of frames are neighbours in time."""
+    """Scores by method and protocol; frames stay in the order of the samples, which is that of time."""
     methods, protocols = list(config.resolved_methods), [str(protocol) for protocol in config.protocols]
-    return sorted(
-        scores,
-        key=lambda score: (methods.index(score.method), protocols.index(score.protocol), score.frame or 0),
-    )
+    return sorted(scores, key=lambda score: (methods.index(score.method), protocols.index(score.protocol)))
 
 
 def finish(config: EvaluateConfig, methods: Sequence[Method], scores: Sequence[Score]) -> None:

@@ -11,7 +11,7 @@ from ..errors import ConfigError, DataError
 from ..inference.inputs import Views, find_sources
 from ..samples.datasets import load_sample
 from ..samples.format import Sample, read_sample
-from ..samples.training_data import cameras_hash
+from ..samples.training_data import Rig, cameras_hash
 from .surface import Surface
 
 SAME_FRAME = 1e-6
@@ -25,10 +25,12 @@ class Subject:
     Attributes:
         sample: Its views.
         truth: Views of further cameras in the same model frame; None if there are none.
+        measured_size: Side of the pictures that are measured; None takes the sample's own.
     """
 
     sample: Sample
     truth: Sample | None = None
+    measured_size: int | None = None
 
     @property
     def name(self) -> str:
@@ -47,8 +49,8 @@ class Subject:
 
     @property
     def size(self) -> int:
-        """Side of the pictures that are measured: as the sample's are stored."""
-        return self.sample.views[0].camera.width
+        """Side of the pictures that are measured."""
+        return self.measured_size or self.sample.views[0].camera.width
 
     @property
     def fingerprint(self) -> list[str]:
@@ -79,8 +81,19 @@ class Subject:
         return None if self.truth is None else Surface.read(self.truth)
 
 
-def find_subjects(data: Path, truth: Path | None, limit: int) -> list[Subject]:
+def find_subjects(
+    data: Path, truth: Path | None = None, limit: int = 0, measured_size: int | None = None
+) -> list[Subject]:
     """Read the cameras of all samples and of their truth; pictures are read when they are needed.
+
+    Args:
+        data: Samples.
+        truth: Samples of further cameras; None for none.
+        limit: Take the first so many; 0 takes all.
+        measured_size: Side of the pictures that are measured; None takes each sample's own.
+
+    Returns:
+        Recording by recording in the order of time, which blocks of frames rest on.
 
     Raises:
         DataError: there are no samples, or a sample of truth is missing or belongs to another frame.
@@ -99,9 +112,9 @@ def find_subjects(data: Path, truth: Path | None, limit: int) -> list[Subject]:
     subjects = []
     for source in sources:
         known = read_sample(further[source.name]) if source.name in further else None
-        subjects.append(Subject(read_sample(source.path), known))
+        subjects.append(Subject(read_sample(source.path), known, measured_size))
         _check(subjects[-1])
-    return subjects
+    return sorted(subjects, key=lambda s: (Rig.of(s.sample).recording, s.sample.frame_index or 0))
 
 
 def _check(subject: Subject) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from .bootstrap import estimate, paired
+from .bootstrap import FEWEST_FRAMES, alike_neighbours, estimate, paired
 from .config import BootstrapConfig
 from .leaks import VERDICTS
 from .protocols import ROLES
@@ -33,7 +33,8 @@ def summarize(
         "lower_is_better": list(LOWER_IS_BETTER),
         "verdicts": VERDICTS,
         "intervals": f"{bootstrap.confidence:.0%} percentile bootstrap over frames in blocks of "
-        f"{bootstrap.block}, {bootstrap.resamples} resamples, seed {bootstrap.seed}; null of a single frame",
+        f"{bootstrap.block}, {bootstrap.resamples} resamples, seed {bootstrap.seed}, widened by Student's "
+        f"quantile; null of fewer than {FEWEST_FRAMES} blocks",
         "mean": "over frames, each the mean of its cameras",
         "skipped": {method: list(reasons) for method, reasons in skipped.items() if reasons},
         "groups": [_group(rows, bootstrap) for rows in groups.values()],
@@ -54,6 +55,9 @@ def _group(rows: Sequence[Score], bootstrap: BootstrapConfig) -> dict[str, Any]:
         "role": first.role,
         **({"note": FLATTERS} if first.role == ROLES["reconstruction"] else {}),
         "leaks": dict(Counter(row.leak for row in rows)),
+        "alike_neighbours": alike_neighbours(_values(rows, "psnr_animal_db"))
+        if bootstrap.block == 1
+        else None,
         "metrics": figures(rows, bootstrap),
         "cameras": {
             str(view_id): figures(some, bootstrap)
@@ -70,10 +74,14 @@ def figures(rows: Sequence[Score], bootstrap: BootstrapConfig) -> dict[str, dict
     """Estimates by metric, of those that were measured."""
     found = {}
     for name in DEFINITIONS:
-        values = [(row.sample, value) for row in rows if (value := row.values.get(name)) is not None]
-        if (result := estimate(values, bootstrap)) is not None:
+        if (result := estimate(_values(rows, name), bootstrap)) is not None:
             found[name] = asdict(result)
     return found
+
+
+def _values(rows: Sequence[Score], name: str) -> list[tuple[str, float]]:
+    """A metric with its frames, where it exists."""
+    return [(row.sample, value) for row in rows if (value := row.values.get(name)) is not None]
 
 
 def _difference(

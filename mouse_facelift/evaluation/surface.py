@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
@@ -14,14 +15,14 @@ from ..gaussians.rendering import Rendering
 from ..samples.format import Sample
 
 FILE = "surface.npz"
-KEY = "points_mm"
 
 FROM, TO = 4_000, 20_000
 """Points of a surface that Chamfer distances are measured from, and to, at most, evenly out of all. For the
 latter a mouse's surface is one point in 0.6 mm, so distances of two equal surfaces are about 0.3 mm."""
 
-CELL_SHARE = 1 / 128
-"""Side of the cells in which points hide those behind them, as a share of the picture's."""
+CELLS = 256
+"""Cells along a picture's side in which points hide those behind them. Coarser ones would take slanted parts
+of the surface for hidden."""
 
 HIDDEN_BEHIND = 0.05
 """A point so far behind the first one of its cell or of the cells around is hidden, model units."""
@@ -49,13 +50,13 @@ class Surface:
         path = sample.folder / FILE
         if not path.is_file():
             return None
-        matrix = sample.world_from_model
-        if matrix is None:
+        matrix, unit_mm = sample.world_from_model, sample.mm_per_unit
+        if matrix is None or unit_mm is None:
             raise DataError(f"{sample.folder}: has {FILE}, but its cameras file has no world_from_model.")
         points_mm = _read_points(path)
         model_from_world = np.linalg.inv(matrix)
         points = points_mm @ model_from_world[:3, :3].T + model_from_world[:3, 3]
-        return cls(torch.from_numpy(points).float(), float(np.cbrt(np.linalg.det(matrix[:3, :3]))))
+        return cls(torch.from_numpy(points).float(), unit_mm)
 
 
 def depth_error_mm(
@@ -81,7 +82,8 @@ def depth_error_mm(
     inside = (depth > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
     x, y, depth = x[inside], y[inside], depth[inside]
     both = (picture.alpha[0] > 0.5) & (alpha[0] > 0.5)
-    compared = _first_ones(x, y, depth, height, width) & both[y, x]
+    cells = (pixels[inside] * pixels.new_tensor([CELLS / width, CELLS / height])).long()
+    compared = _first_ones(cells, depth) & both[y, x]
     if not compared.any():
         return None
     error = (picture.depth[0, y, x] - depth)[compared].abs().mean()
@@ -111,24 +113,27 @@ def chamfer_mm(pictures: Rendering, K: Tensor, w2c: Tensor, surface: Surface) ->
     return float((there + back) / 2) * surface.unit_mm
 
 
+def save_points(folder: Path, points_mm: NDArray[np.floating]) -> None:
+    """Write the `surface.npz` that `Surface.read` reads. points_mm: [M, 3]"""
+    np.savez_compressed(folder / FILE, points_mm=points_mm.astype(np.float32))
+
+
 def _read_points(path: Path) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as content:
-            points = np.asarray(content[KEY], float)
+            points = np.asarray(content["points_mm"], float)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: no array {KEY} can be read ({error!r}).") from None
+        raise DataError(f"{path}: no array points_mm can be read ({error!r}).") from None
     if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():
-        raise DataError(f"{path}: {KEY} has shape {points.shape}, expected finite numbers [M, 3].")
+        raise DataError(f"{path}: points_mm has shape {points.shape}, expected finite numbers [M, 3].")
     return points
 
 
-def _first_ones(x: Tensor, y: Tensor, depth: Tensor, height: int, width: int) -> Tensor:
-    """Which points nothing hides. [M] bool"""
-    cell = max(1.0, width * CELL_SHARE)
-    rows, columns = int(height / cell) + 1, int(width / cell) + 1
-    at = (y / cell).long() * columns + (x / cell).long()
-    nearest = depth.new_full((rows * columns,), torch.inf).scatter_reduce(0, at, depth, "amin")
-    around = -F.max_pool2d(-nearest.view(1, 1, rows, columns), 3, stride=1, padding=1)
+def _first_ones(cells: Tensor, depth: Tensor) -> Tensor:
+    """Which points nothing hides, of points in cells [M, 2] at depths [M]. [M] bool"""
+    at = cells[:, 1] * CELLS + cells[:, 0]
+    nearest = depth.new_full((CELLS**2,), torch.inf).scatter_reduce(0, at, depth, "amin")
+    around = -F.max_pool2d(-nearest.view(1, 1, CELLS, CELLS), 3, stride=1, padding=1)
     return depth <= around.flatten()[at] + HIDDEN_BEHIND
 
 

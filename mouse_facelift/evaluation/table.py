@@ -4,11 +4,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .bootstrap import FEWEST_FRAMES
 from .summary import LOUD
 
 SHOWN = {
     "psnr_animal_db": ("PSNR animal", 2),
-    "psnr_outline_db": ("(outline)", 2),
+    "psnr_outline_db": ("(one colour)", 2),
     "ssim_animal": ("SSIM", 3),
     "iou": ("IoU", 3),
     "boundary_px": ("edge px", 2),
@@ -32,7 +33,7 @@ def show(summary: Mapping[str, Any]) -> None:
     groups: Sequence[Mapping[str, Any]] = summary["groups"]
     there = [name for name in SHOWN if any(name in group["metrics"] for group in groups)]
     table = Table(box=box.ASCII2)
-    for heading in ("method", "protocol", "frames", *(SHOWN[name][0] for name in there), "training had seen"):
+    for heading in ("method", "protocol", "frames", *(SHOWN[name][0] for name in there), "seen in training"):
         table.add_column(heading, no_wrap=True)
     for group in groups:
         metrics = group["metrics"]
@@ -49,8 +50,19 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{method}: skipped {reason}" for method, reasons in summary["skipped"].items() for reason in reasons
     ]
+    figures = [metric for group in summary["groups"] for metric in group["metrics"].values()]
+    if figures and all(metric["low"] is None for metric in figures):
+        lines.append(
+            f"No intervals: they need at least {FEWEST_FRAMES} frames, or blocks of bootstrap.block."
+        )
     if any("note" in group for group in summary["groups"]):
         lines.append("* reconstruction: the measured views were shown. It flatters.")
+    alike = [found for group in summary["groups"] if (found := group["alike_neighbours"]) is not None]
+    if alike:
+        lines.append(
+            f"! Neighbouring frames are alike (correlation up to {max(alike):.2f}): the intervals are too "
+            "narrow. Set bootstrap.block to as many frames as look alike, or measure frames farther apart."
+        )
     for verdict in LOUD:
         methods = sorted({group["method"] for group in summary["groups"] if verdict in group["leaks"]})
         if methods:

@@ -37,7 +37,7 @@ def transformed(gaussians: Gaussians, matrix: ArrayLike) -> Gaussians:
     moved = gaussians.means.double() @ torch.from_numpy(scale * Q.T).to(device) + torch.from_numpy(t).to(
         device
     )
-    turn = torch.from_numpy(_quaternion(Q)).to(device)
+    turn = torch.from_numpy(quaternion(Q)).to(device)
     result = replace(
         gaussians,
         means=moved.to(dtype),
@@ -82,7 +82,7 @@ def _turning(Q: np.ndarray, degree: int) -> Tensor:
     return torch.linalg.lstsq(harmonics(directions, degree), harmonics(turned, degree)).solution
 
 
-def _quaternion(Q: np.ndarray) -> np.ndarray:
+def quaternion(Q: np.ndarray) -> np.ndarray:
     """A rotation as wxyz: the eigenvector of Bar-Itzhack (2000), exact at every angle. [4]"""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = Q
     K = np.array(

@@ -73,7 +73,7 @@ class MixedList(Config):
 
     list: Path = Field(description="List file of training samples.")
     weight: float = Field(
-        gt=0, description="How often its samples are drawn, relative to the others' weights."
+        gt=0, le=1e6, description="How often its samples are drawn, relative to the others' weights."
     )
 
 
@@ -226,7 +226,7 @@ class InputAugmentConfig(Config):
         0,
         ge=0,
         description="Farthest shift in whole pixels along each axis; the camera's principal point moves with "
-        "the picture, so every ray still meets what it met.",
+        "the picture, so every ray still meets what it met; at most a quarter of data.image_size.",
     )
 
 
@@ -354,6 +354,16 @@ class TrainGSLRMConfig(Config):
             raise ValueError(
                 f"overfit={self.overfit} learns the first samples of one list, but data.mix has "
                 f"{len(self.data.mix)}; set data.mix=null data.train_list=LIST"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shift_stays_inside(self) -> Self:
+        shift, size = self.input_augment.shift_px, self.data.image_size
+        if shift > size // 4:
+            raise ValueError(
+                f"input_augment.shift_px is {shift}, which may move the animal out of pictures of "
+                f"data.image_size={size}; set it to at most {size // 4}, a quarter of them"
             )
         return self
 

@@ -3,13 +3,16 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
 from ..samples.datasets import SampleDataset
+from ..samples.format import Sample
 from ..samples.mixture import Mixture
+from ..samples.training_data import Rig
 from ..training.sampler import spread_evenly
 from .config import TrainGSLRMConfig, ViewsConfig
 
@@ -54,6 +57,8 @@ def split_views(config: TrainGSLRMConfig, training: Mixture, validation: SampleD
         log.warning(
             "data.val_list is null: validation repeats training samples; training has seen its held-out views"
         )
+    else:
+        _warn_of_repeated_frames(training, validation)
     inputs = validation.input_positions
     shown = tuple(inputs[i] for i in spread_evenly(len(inputs), config.validation.input_views))
     held_out = tuple(view for view in validation.target_positions if view not in shown)
@@ -101,6 +106,26 @@ def _check_counts(config: TrainGSLRMConfig, training: Mixture, validation: Sampl
                 f"{key} is {count}, but the samples have {available} views{kind} ({folder}). Set it to at "
                 f"most {available}."
             )
+
+
+def _warn_of_repeated_frames(training: Mixture, validation: SampleDataset) -> None:
+    """Generated samples and the real ones that they are made of are of one frame."""
+    trained = {_moment(sample) for samples in training.sets for sample in samples.samples}
+    repeated = [sample for sample in validation.samples if _moment(sample) in trained]
+    if repeated:
+        log.warning(
+            "%d of %d validation samples are of frames that are trained on, such as %s: what is measured "
+            "there says little about new frames",
+            len(repeated),
+            len(validation.samples),
+            repeated[0].folder,
+        )
+
+
+def _moment(sample: Sample) -> tuple[str, int] | Path:
+    """Recording and frame; where they are not known, the sample's place."""
+    recording, frame = Rig.of(sample).recording, sample.frame_index
+    return (recording, frame) if recording and frame is not None else sample.folder.resolve()
 
 
 def draw_views(

@@ -1,14 +1,19 @@
 """What is refused before any weights are read: inputs that the settings or the models do not fit."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 from ..errors import ConfigError, DataError, MflError
+from ..samples.training_data import TrainingData
 from .config import InferConfig, ReconstructionConfig
 from .inputs import Source
 from .moments import check_sequence
 
 log = logging.getLogger(__name__)
+
+OTHER_SIZE = 1.1
+"""Animals so many times as large or small as in training are told of."""
 
 
 def check_inputs(config: InferConfig, sources: Sequence[Source]) -> None:
@@ -20,6 +25,8 @@ def check_inputs(config: InferConfig, sources: Sequence[Source]) -> None:
     """
     if config.sequence.enabled:
         check_sequence(sources)
+    if config.output.resolve() == config.input.resolve():
+        raise ConfigError(f"output={config.output} is the input itself. Choose another output.")
     for source in sources:
         _check_views(config, source)
         source.check()
@@ -62,6 +69,42 @@ def check_references(config: ReconstructionConfig, sources: Sequence[Source]) ->
             slots.view_ids[0],
             others[0],
         )
+
+
+def warn_of_scale(trained: TrainingData | None, sources: Sequence[Source]) -> None:
+    """Tell where animals are shown larger or smaller than GS-LRM saw them in training.
+
+    Args:
+        trained: What it was trained on, where that is recorded.
+        sources: Those whose scale is unknown are passed over.
+
+    Raises:
+        DataError: a sample's similarity is none.
+    """
+    recorded = [data.mm_per_unit for data in trained.sets] if trained else []
+    ranges = [scales for scales in recorded if scales is not None]
+    if not ranges or len(ranges) < len(recorded):
+        return
+    found = {source: scale for source in sources if (scale := source.mm_per_unit) is not None}
+    sizes = {source: _size(scale, ranges) for source, scale in found.items()}
+    others = {source: size for source, size in sizes.items() if abs(math.log(size)) > math.log(OTHER_SIZE)}
+    if others:
+        worst = max(others, key=lambda source: abs(math.log(others[source])))
+        log.warning(
+            "%d of %d samples show the animal at a size that GS-LRM was not trained on: in %s it is %.2g times "
+            "as large. Prepare them with geometry.scale=%.4g (of a recording: preprocess.geometry.scale).",
+            len(others),
+            len(found),
+            worst.name,
+            others[worst],
+            1 / (found[worst] * others[worst]),
+        )
+
+
+def _size(mm_per_unit: float, ranges: Sequence[tuple[float, float]]) -> float:
+    """How many times as large an animal appears as at the nearest scale of training."""
+    sizes = (min(max(mm_per_unit, low), high) / mm_per_unit for low, high in ranges)
+    return min(sizes, key=lambda size: abs(math.log(size)))
 
 
 def named(error: MflError, source: Source) -> MflError:

@@ -111,6 +111,11 @@ class Source:
         return sample.frame_index, sample.world_from_model
 
     @property
+    def mm_per_unit(self) -> float | None:
+        """Millimetres of the rig in one model unit; None where unknown."""
+        return None if self.is_picture else read_sample(self.path).mm_per_unit
+
+    @property
     def has_rig_frame(self) -> bool:
         """Whether the way back to the rig's millimetres is known."""
         return not self.is_picture and read_sample(self.path).world_from_model is not None

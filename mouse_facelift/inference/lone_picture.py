@@ -6,18 +6,17 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..capture.masks import clean_mask
 from ..errors import ConfigError, DataError
-from ..samples.format import read_rgba
 
 MASK_THRESHOLD = 127
 """Grey levels of a mask above this are the animal."""
 
-GREY_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-"""Modes of 8-bit pictures that Pillow turns into grey without clipping."""
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
+"""Modes of 8-bit pictures, which Pillow converts without clipping."""
 
 
 def read_cutout(path: Path, mask: Path | None = None) -> NDArray[np.uint8]:
@@ -31,17 +30,21 @@ def read_cutout(path: Path, mask: Path | None = None) -> NDArray[np.uint8]:
         DataError: a file is unreadable, or nothing tells an animal from a background.
         ConfigError: the picture has alpha of its own beside the mask.
     """
+    image = _open(path)
+    rgba = np.array(image.convert("RGBA"))
     if mask is not None:
-        return _cut_out(path, mask)
-    with _open(path) as image:
-        mode, has_alpha = image.mode, image.has_transparency_data
-    if not has_alpha:
+        if (rgba[..., 3] < 255).any():
+            raise ConfigError(
+                f"{path}: has alpha of its own, and mask={mask} is given. Leave out one of them."
+            )
+        rgba[..., 3] = 255 * _read_mask(mask, rgba.shape[:2])
+        return rgba
+    if not image.has_transparency_data:
         raise DataError(
-            f"{path}: has no alpha channel (mode {mode}), so the animal cannot be told from the background. "
+            f"{path}: has no alpha channel (mode {image.mode}), so the animal cannot be told from the background. "
             "Save it as RGBA with alpha 0 around the animal, or give mask=FILE, a grey picture of the same "
             "size that is white on the animal."
         )
-    rgba = read_rgba(path)
     shown = rgba[..., 3] > 127
     if not shown.any():
         raise DataError(f"{path}: alpha is 0 everywhere, there is no animal in this picture.")
@@ -86,21 +89,9 @@ def frame_picture(path: Path, size: int, fill: float, mask: Path | None = None) 
     return torch.from_numpy(warped.clip(0, 1)).permute(2, 0, 1).contiguous()
 
 
-def _cut_out(path: Path, mask: Path) -> NDArray[np.uint8]:
-    with _open(path) as image:
-        rgba = np.array(image.convert("RGBA"))
-    if (rgba[..., 3] < 255).any():
-        raise ConfigError(f"{path}: has alpha of its own, and mask={mask} is given. Leave out one of them.")
-    rgba[..., 3] = 255 * _read_mask(mask, rgba.shape[:2])
-    return rgba
-
-
 def _read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """True on the animal. [H, W]"""
-    with _open(path) as image:
-        if image.mode not in GREY_MODES:
-            raise DataError(f"{path}: mask has mode {image.mode}, expected an 8-bit grey picture.")
-        grey = np.asarray(image.convert("L"))
+    grey = np.asarray(_open(path).convert("L"))
     if grey.shape != shape:
         raise DataError(
             f"{path}: mask is {grey.shape[1]}x{grey.shape[0]} pixels, the picture is {shape[1]}x{shape[0]}. "
@@ -120,16 +111,20 @@ def _read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def _open(path: Path) -> Image.Image:
-    """Decode a picture.
+    """Decode a picture, the way up that its camera has noted.
 
     Raises:
-        DataError: there is none, or it cannot be read.
+        DataError: there is none, it cannot be read, or has more than 8 bits.
     """
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture.") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise DataError(f"{path}: not a readable picture ({error}).") from None
+    if image.mode not in MODES:
+        raise DataError(
+            f"{path}: has mode {image.mode}, expected an 8-bit grey or colour picture. Convert it to 8 bits."
+        )
     return image

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -51,23 +51,24 @@ class Weights:
     Attributes:
         config: Names MVDiffusion's checkpoint instead of its run: a training might write a newer one.
         gslrm: GS-LRM's file.
-        hashes: SHA-256 of every file of weights, prompts and slots, by its resolved path.
     """
 
     config: ReconstructionConfig
     gslrm: Path
-    hashes: dict[str, str]
 
     @classmethod
     def find(cls, config: ReconstructionConfig) -> "Weights":
-        """Look them up and hash them.
+        """Look them up.
 
         Raises:
             CheckpointError: some are missing.
         """
-        file, pinned = find_weights(config.gslrm), _pin_checkpoint(config)
-        hashes = {str(path.resolve()): sha256(path) for path in (file, *_trained_files(pinned))}
-        return cls(pinned, file, hashes)
+        return cls(_pin_checkpoint(config), find_weights(config.gslrm))
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every file of weights, prompts and slots, by its resolved path."""
+        return {str(path.resolve()): sha256(path) for path in (self.gslrm, *_trained_files(self.config))}
 
 
 def load_models(weights: Weights, device: torch.device) -> Models:

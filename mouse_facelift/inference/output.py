@@ -7,15 +7,16 @@ from typing import Any
 
 from ..config import dump_config
 from ..errors import ConfigError, DataError
-from ..provenance import Run, check_maker, check_output
+from ..provenance import Run
 from .config import InferConfig
 from .inputs import Source
+from .sequence import remove_sequence
 
 MATTERS_NOT = (
-    *("gslrm", "mvdiffusion", "input", "limit", "output", "overwrite", "device", "compile"),
+    *("gslrm", "mvdiffusion", "input", "mask", "limit", "output", "overwrite", "device", "compile"),
     "preprocess.workers",
 )
-"""Configuration that finished samples of an earlier run may have otherwise; hashes tell of weights."""
+"""Configuration that finished samples of an earlier run may have otherwise; hashes tell of files."""
 
 
 class OutputFolder:
@@ -27,16 +28,13 @@ class OutputFolder:
         sources: What this run shall reconstruct.
 
     Raises:
-        ConfigError: the folder cannot be written, belongs to another command, holds results of another
-            configuration, of other weights or of other inputs, or is where the inputs lie.
+        ConfigError: the folder holds results of another configuration, of other weights or of other inputs,
+            or is where the inputs lie.
         DataError: its `run.json` is not one.
     """
 
     def __init__(self, config: InferConfig, weights: Mapping[str, str], sources: Sequence[Source]) -> None:
         self.path = config.output
-        check_output(self.path)
-        if config.overwrite:
-            check_maker(self.path, "infer")
         self._overwrite, self._begun = config.overwrite, False
         self._made_with = {
             "weights": dict(weights),
@@ -73,10 +71,15 @@ class OutputFolder:
     def begin(self, record: Run, facts: Mapping[str, Any]) -> None:
         """Write `run.json` before the first results, so that a later run can tell what is here.
 
-        What fails before there are any leaves nothing.
+        What fails before there are any leaves nothing. What earlier results were together goes first, where
+        they are to be replaced.
         """
-        if not self._begun:
-            self.write(record, facts)
+        if self._begun:
+            return
+        if self._overwrite:
+            (self.path / "metrics.json").unlink(missing_ok=True)
+            remove_sequence(self.path)
+        self.write(record, facts)
 
     def write(self, record: Run, facts: Mapping[str, Any]) -> None:
         """Write `run.json`, with further facts."""

@@ -41,12 +41,14 @@ class RecordedFrame(Source):
         frame: Its number.
         cameras: The recording's camera ids.
         digest: Of the recording's files.
+        mm_per_unit: See `Source`; None until the frames have been chosen.
         prepared: Its pictures.
     """
 
     frame: int = -1
     cameras: tuple[int, ...] = ()
     digest: str = ""
+    mm_per_unit: float | None = None
     prepared: Prepared | None = field(default=None, compare=False)
 
     @property
@@ -146,6 +148,7 @@ class RecordingInput:
                 len(frames.plan.dropped),
                 frames.plan.framing.scale,
             )
+            self._any = replace(self._any, mm_per_unit=1 / frames.plan.framing.scale)
             sources = [replace(self._any, name=item.name, frame=item.frame) for item in frames.samples]
             yield sources[: self._config.limit] if self._config.limit else sources
 

@@ -38,7 +38,7 @@ class Refinement:
 
     Attributes:
         steps: Updates made.
-        loss_before: Of the Gaussians that came in, less those that are dropped.
+        loss_before: Of the Gaussians that came in.
         loss_after: Of those that went out; never more.
     """
 
@@ -81,20 +81,25 @@ def refine(
     target = _Target.cut_out(pictures, K, w2c, background)
     start = gaussians.detach()
     start = start[(start.opacities >= INVISIBLE) & ~target.excludes(start.means)]
-    if len(start) == 0:
+    before = target.error(gaussians, config)
+    if len(start) == 0 or not math.isfinite(before):
         return gaussians, None
     with torch.enable_grad():
-        refined, losses = _descend(_Raw.of(start), target, config)
-    before = float(losses[0])
-    with torch.no_grad():
-        after = float(target.loss(refined, config))
-    if not after < before:
-        return gaussians, Refinement(len(losses), before, before)
-    return refined, Refinement(len(losses), before, after)
+        refined, steps = _descend(_Raw.of(start), target, config)
+    after = target.error(refined, config)
+    if after < before and _is_finite(refined):
+        return refined, Refinement(steps, before, after)
+    return gaussians, Refinement(steps, before, before)
 
 
-def _descend(raw: "_Raw", target: "_Target", config: RefineConfig) -> tuple[Gaussians, list[Tensor]]:
-    """Run the optimizer; the loss before each of its steps stays on the device."""
+def _is_finite(scene: Gaussians) -> bool:
+    """No renderer draws the others, so a loss does not tell of them."""
+    parts = (scene.means, scene.quats, scene.scales, scene.opacities, scene.sh0)
+    return all(bool(values.isfinite().all()) for values in parts)
+
+
+def _descend(raw: "_Raw", target: "_Target", config: RefineConfig) -> tuple[Gaussians, int]:
+    """Run the optimizer; the result, and how many steps were made."""
     optimizer = raw.optimizer(config)
     first_rates = [group["lr"] for group in optimizer.param_groups]
     losses: list[Tensor] = []
@@ -114,7 +119,7 @@ def _descend(raw: "_Raw", target: "_Target", config: RefineConfig) -> tuple[Gaus
             progress = min(progress, recent)
             if idle >= config.patience or not math.isfinite(recent):
                 break
-    return raw.activated().detach(), losses
+    return raw.activated().detach(), len(losses)
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,10 @@ class _Target:
         size = pixels.new_tensor([self.rgb.shape[-1], self.rgb.shape[-2]])
         inside = ((pixels >= 0) & (pixels <= size)).all(-1)
         return (shown & ~inside).any(0)
+
+    @torch.no_grad()
+    def error(self, scene: Gaussians, config: RefineConfig) -> float:
+        return float(self.loss(scene, config))
 
     def loss(self, scene: Gaussians, config: RefineConfig) -> Tensor:
         height, width = self.rgb.shape[-2:]

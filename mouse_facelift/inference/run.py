@@ -11,8 +11,9 @@ import torch
 from ..errors import DataError
 from ..files import atomic_folder, write_json
 from ..progress import track
-from ..provenance import Run
-from .checks import check_inputs, check_references, named
+from ..provenance import Run, check_maker, check_output
+from ..samples.training_data import TrainingData
+from .checks import check_inputs, check_references, named, warn_of_scale
 from .config import InferConfig
 from .filter_cost import filter_cost_db
 from .inputs import Source, Views
@@ -48,18 +49,23 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
         DependencyError: the device is not there.
     """
     device = choose_device(config.device)
-    record = Run("infer", config)
+    check_output(config.output)
+    check_maker(config.output, "infer")
+    weights, record = Weights.find(config), Run("infer", config)
+    trained = TrainingData.load(weights.gslrm.parent)
     inputs = open_inputs(config, record)
     check_inputs(config, inputs.examples)
-    weights = Weights.find(config)
     check_references(weights.config, inputs.examples)
     OutputFolder(config, weights.hashes, inputs.known)
+    warn_of_scale(trained, inputs.known)
     models = load_models(weights, device)
     record.lap("loading")
     if dry_run:
         log.info("%s: inputs, weights and cameras are in order", config.input)
         return config.output
     with inputs.find() as sources:
+        if not inputs.known:
+            warn_of_scale(trained, sources)
         output = OutputFolder(config, weights.hashes, sources)
         record.lap("inputs")
         means = _reconstruct_all(config, inputs, sources, models, output, record)
@@ -85,10 +91,10 @@ def _reconstruct_all(
 ) -> list[dict[str, float]]:
     """Write the results of every sample that has none; the mean metrics of each."""
     finished = [source for source in sources if output.is_finished(source)]
-    for source in finished:
-        log.info("%s: finished already, kept", output.folder(source))
+    if finished:
+        log.info("%s: %d of %d samples are finished, kept", output.path, len(finished), len(sources))
     means = [output.finished_means(source) for source in finished]
-    left = [source for source in sources if source not in finished]
+    left = [source for source in sources if not output.is_finished(source)]
     results = _reconstructions(config, inputs.stream(left), models)
     for source, views, result in track(results, f"infer {config.mode}", len(left)):
         result = replace(result, filter_cost_db=filter_cost_db(views, result, config.background))

@@ -7,6 +7,7 @@ number.
 import hashlib
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -101,6 +102,12 @@ def write_sequence(
     if metrics["flicker"] and (ratio := metrics["flicker"]["ratio"]) is not None:
         log.info("%s: renderings flicker %.2f times as much as the real pictures", place, ratio)
     return metrics
+
+
+def remove_sequence(output: Path) -> None:
+    """Remove the sequence of results that are about to be replaced."""
+    if "made_from" in _read_metrics(output / FOLDER):
+        shutil.rmtree(output / FOLDER)
 
 
 def _first_pass(

@@ -91,10 +91,8 @@ def interval_chart(rows: Sequence[Interval], title: str, unit: str, zero: bool =
         zero: Whether 0 is shown, with a line.
     """
     ends = [end for row in rows for end in (row.low, row.mean, row.high)] + ([0.0] if zero else [])
-    width = NAMES + WIDTH + VALUES
     across = Axis(*_spread(ends, 0.06), NAMES, NAMES + WIDTH)
-    bottom = TOP + ROW * len(rows)
-    marks = []
+    marks = [line(across(0.0), TOP, across(0.0), TOP + ROW * len(rows), "zero")] if zero else []
     for index, row in enumerate(rows):
         y = TOP + ROW * (index + 0.5)
         marks += [
@@ -108,17 +106,7 @@ def interval_chart(rows: Sequence[Interval], title: str, unit: str, zero: bool =
             ),
             label(NAMES + WIDTH + 12, y + 4, row.text, "start", "name"),
         ]
-    ticks = across.ticks(7)
-    return drawing(
-        width,
-        bottom + 34,
-        title,
-        *(line(across(tick), TOP, across(tick), bottom, "grid") for tick in ticks),
-        *(label(across(tick), bottom + 15, across.label(tick, 7)) for tick in ticks),
-        line(across(0.0), TOP, across(0.0), bottom, "zero") if zero else None,
-        label(NAMES + WIDTH / 2, bottom + 31, unit),
-        *marks,
-    )
+    return _rows_chart(across, len(rows), title, unit, marks)
 
 
 def stacked_bars(
@@ -137,10 +125,8 @@ def stacked_bars(
         unit: Below the axis.
         most: The axis reaches at least so far, such as that of a chart to compare with.
     """
-    width = NAMES + WIDTH + VALUES
     longest = max([most, *(sum(sizes) for _, sizes in rows)])
     across = Axis(0.0, 1.04 * longest or 1.0, NAMES, NAMES + WIDTH)
-    bottom = TOP + ROW * len(rows)
     marks = []
     for index, (name, sizes) in enumerate(rows):
         y, start = TOP + ROW * index, 0.0
@@ -157,17 +143,24 @@ def stacked_bars(
             )
             marks.append(box)
             start += size
-    ticks = across.ticks(7)
+        marks.append(label(NAMES + WIDTH + 12, y + ROW / 2 + 4, f"{start:.2g}", "start", "name"))
+    return tag("figure", _rows_chart(across, len(rows), title, unit, marks), legend(parts))
+
+
+def _rows_chart(across: Axis, rows: int, title: str, unit: str, marks: Sequence[Markup]) -> Markup:
+    """Marks of rows over a common axis; it scrolls by itself where the page is narrow."""
+    bottom, ticks = TOP + ROW * rows, across.ticks(7)
     chart = drawing(
-        width,
+        NAMES + WIDTH + VALUES,
         bottom + 34,
         title,
         *(line(across(tick), TOP, across(tick), bottom, "grid") for tick in ticks),
         *(label(across(tick), bottom + 15, across.label(tick, 7)) for tick in ticks),
         label(NAMES + WIDTH / 2, bottom + 31, unit),
         *marks,
+        class_="chart rows",
     )
-    return tag("figure", chart, legend(parts))
+    return tag("div", chart, class_="scroll")
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> Markup:

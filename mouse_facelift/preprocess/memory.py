@@ -5,7 +5,7 @@ way; so an interrupted run does not look at the masks again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from .plan import Plan, PlannedSample
 from .second_pass import Lost, Prepared, SecondPass
 from .shard import SINGLE
 from .workspace import Workspace
+
+HIDDEN = ".frames"
+"""Where what was seen is kept; apart from the `.work` of a `mfl preprocess` that is under way there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +63,15 @@ def planned_frames(opened: Opened, folder: Path) -> Iterator[PlannedFrames]:
 
     Args:
         opened: The recording.
-        folder: Whose hidden sub-folder `.work` holds what was seen. It goes at the end of the block and
-            after an error of ours; it stays where the process was interrupted.
+        folder: Whose hidden sub-folder holds what was seen. It goes at the end of the block and after an
+            error of ours; it stays where the process was interrupted.
 
     Raises:
         ConfigError: another process is working there.
         DataError: no frame is usable, or a figure is beyond a limit that stops.
         CalibrationError: the masks contradict the calibration.
     """
-    workspace = Workspace(folder)
+    workspace = Workspace(folder / HIDDEN)
     workspace.begin(opened.identity)
     try:
         with workspace.lock(SINGLE.name), Journal(workspace.work, SINGLE.name) as journal:
@@ -76,6 +79,12 @@ def planned_frames(opened: Opened, folder: Path) -> Iterator[PlannedFrames]:
             second_pass = SecondPass(opened.config, facts, plan, first_pass)
             yield PlannedFrames(facts, plan, opened.recording, second_pass)
     except MflError:
-        workspace.abandon()
+        _leave(workspace, folder)
         raise
+    _leave(workspace, folder)
+
+
+def _leave(workspace: Workspace, folder: Path) -> None:
     workspace.abandon()
+    with suppress(OSError):  # Results are in it.
+        folder.rmdir()

@@ -77,9 +77,30 @@ class Sample:
 
     @property
     def world_from_model(self) -> NDArray[np.float64] | None:
-        """Similarity from model units to the rig's millimetres, where recorded. [4, 4]"""
-        matrix = self.metadata.get("world_from_model")
-        return None if matrix is None else np.asarray(matrix, float)
+        """Similarity from model units to the rig's millimetres, where recorded. [4, 4]
+
+        Raises:
+            DataError: it is none.
+        """
+        found = self.metadata.get("world_from_model")
+        if found is None:
+            return None
+        try:
+            matrix = np.asarray(found, float)
+        except (TypeError, ValueError):
+            matrix = np.empty(0)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or np.linalg.det(matrix[:3, :3]) <= 0:
+            raise DataError(
+                f"{self.folder / CAMERAS_FILE}: world_from_model is {found!r}, expected a 4x4 matrix of "
+                "finite numbers that does not mirror. Prepare the sample again, or remove the key."
+            )
+        return matrix
+
+    @property
+    def mm_per_unit(self) -> float | None:
+        """Millimetres of the rig in one model unit, where recorded."""
+        matrix = self.world_from_model
+        return None if matrix is None else float(np.cbrt(np.linalg.det(matrix[:3, :3])))
 
 
 def read_sample(folder: Path) -> Sample:

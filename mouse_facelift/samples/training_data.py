@@ -81,12 +81,15 @@ class TrainedSet:
         view_ids: Cameras that training has seen.
         held_out_views: Cameras of the samples that it has not.
         samples: The samples.
+        mm_per_unit: Least and largest scale of the samples; None where one does not tell, and in records
+            from before it was written down.
     """
 
     rig: Rig
     view_ids: tuple[int, ...]
     held_out_views: tuple[int, ...]
     samples: tuple[TrainedSample, ...]
+    mm_per_unit: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class TrainingData:
             there = [view.view_id for view in members[0].views]
             seen = tuple(view for view in there if view in view_ids)
             others = tuple(view for view in there if view not in view_ids)
-            sets.append(TrainedSet(rigs[key], seen, others, tuple(map(_trained, members))))
+            sets.append(TrainedSet(rigs[key], seen, others, tuple(map(_trained, members)), _scales(members)))
         return cls(tuple(sets)).joined(cls.of_makers(samples))
 
     @classmethod
@@ -177,12 +180,19 @@ def _trained(sample: Sample) -> TrainedSample:
     return TrainedSample(sample.folder.resolve().name, sample.frame_index, cameras_hash(sample))
 
 
+def _scales(samples: Sequence[Sample]) -> tuple[float, float] | None:
+    scales = [scale for sample in samples if (scale := sample.mm_per_unit) is not None]
+    return (min(scales), max(scales)) if len(scales) == len(samples) else None
+
+
 def _set_of(content: Mapping[str, Any]) -> TrainedSet:
     rig = content["rig"]
+    scales = content.get("mm_per_unit")
     centers = {int(view): (float(x), float(y), float(z)) for view, (x, y, z) in rig["centers_mm"].items()}
     return TrainedSet(
         Rig(str(rig["recording"]), centers),
         tuple(map(int, content["view_ids"])),
         tuple(map(int, content["held_out_views"])),
         tuple(TrainedSample(**sample) for sample in content["samples"]),
+        None if scales is None else (float(scales[0]), float(scales[1])),
     )

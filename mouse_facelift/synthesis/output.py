@@ -10,7 +10,6 @@ from ..errors import ConfigError
 from ..files import remove_leftovers, write_json
 from ..provenance import Run, check_maker, check_output
 from ..samples.format import CAMERAS_FILE, read_sample, write_list, write_sample
-from ..samples.training_data import FILE as TRAINING_DATA
 from .composing import NewView
 from .plan import LISTS, PARTS, Planned
 
@@ -41,12 +40,12 @@ class OutputFolder:
         check_output(path)
         check_maker(path, COMMAND)
         self.path, self._plan, self._overwrite = path, plan, overwrite
-        self._check_foreign_files()
         for planned in plan:
             if self.folder(planned).resolve() == planned.source.folder.resolve():
                 raise ConfigError(
                     f"output: {path} is where the samples lie; new ones would replace them. Choose another."
                 )
+        self._check_foreign_files()
         self._check_others()
         self._finished = set() if overwrite else {p.name for p in plan if self._is_finished(p)}
 
@@ -75,6 +74,8 @@ class OutputFolder:
             views: All of its views.
             inputs: Ids of those that are made to be shown; empty where all are alike.
         """
+        # First: a kill between the two must not leave a finished sample that counts as rejected.
+        self._rejection(planned).unlink(missing_ok=True)
         kept = {name: planned.source.metadata[name] for name in KEPT if name in planned.source.metadata}
         named = {"input_view_ids": list(inputs)} if inputs else {}
         write_sample(
@@ -84,7 +85,6 @@ class OutputFolder:
             [view.view_id for view in views],
             {**kept, **named, "synthesis": dict(planned.recipe)},
         )
-        self._rejection(planned).unlink(missing_ok=True)
 
     def reject(self, planned: Planned, reason: str) -> None:
         """Note that a sample cannot be used; one that is overwritten goes."""
@@ -122,13 +122,14 @@ class OutputFolder:
         return counts
 
     def _check_foreign_files(self) -> None:
-        """Refuse a data set or weights that do not say who made them."""
-        ours = [MANIFEST, TRAINING_DATA, *LISTS.values()]
-        lost = [name for name in ours if (self.path / name).exists()]
-        if lost and not (self.path / RUN).is_file():
+        """Refuse a folder of something else: lists would be lost, training data be told of other weights."""
+        if (self.path / RUN).is_file():
+            return
+        foreign = sorted(file.name for file in self.path.glob("[!.]*"))
+        if foreign:
             raise ConfigError(
-                f"output: {self.path} holds {', '.join(lost)}, but no {RUN} of `mfl {COMMAND}`: that would be "
-                "lost. Choose another folder."
+                f"output: {self.path} holds {foreign[0]}, but no {RUN} of `mfl {COMMAND}`. Choose an empty "
+                "folder, or a new one."
             )
 
     def _check_others(self) -> None:

@@ -76,8 +76,7 @@ def _make(
     first_id: int,
 ) -> None:
     made = _generated(maker, plan, config.batch_size)
-    for planned in track(plan, "synthesize"):
-        request, pictures = next(made)
+    for planned, request, pictures in track(made, "synthesize", len(plan)):
         # Before the first sample, so that the folder says whose it is; what fails earlier leaves nothing.
         if planned is plan[0]:
             output.begin(record)
@@ -95,13 +94,14 @@ def _make(
 
 def _generated(
     maker: ViewMaker, plan: Sequence[Planned], batch_size: int
-) -> Iterator[tuple[Request, Tensor]]:
+) -> Iterator[tuple[Planned, Request, Tensor]]:
     for start in range(0, len(plan), batch_size):
+        batch = plan[start : start + batch_size]
         requests = [
             maker.request(shown_view(planned, maker.image_size), planned.reference, planned.seed)
-            for planned in plan[start : start + batch_size]
+            for planned in batch
         ]
-        yield from zip(requests, maker(requests), strict=True)
+        yield from zip(batch, requests, maker(requests), strict=True)
 
 
 def _training_data(checkpoint: Checkpoint, plan: Sequence[Planned]) -> TrainingData:

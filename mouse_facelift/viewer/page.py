@@ -129,13 +129,7 @@ def splat_viewer(
     Raises:
         DataError: no scenes, or sequences of different lengths.
     """
-    lengths = {len(scene.frames) for scene in scenes} - {1}
-    if not scenes or len(lengths) > 1:
-        found = ", ".join(f"{scene.name}: {len(scene.frames)}" for scene in scenes) or "none"
-        raise DataError(
-            f"splat_viewer: frames of the scenes are {found}; expected at least one scene, "
-            "and the same number of frames in all that have more than one."
-        )
+    _check_lengths(scenes)
     settings = {
         "scenes": [_describe(scene) for scene in scenes],
         "view": _start(view or View()),
@@ -149,18 +143,10 @@ def splat_viewer(
     settings_text = json.dumps(settings, allow_nan=False).replace("<", "\\u003c")
     data = (base64.b64encode(frame.data).decode() for scene in scenes for frame in scene.frames)
     code = "\n".join(_read(name) for name in SCRIPTS)
-    stage = tag(
-        "div",
-        tag("canvas", tabindex="0", role="img", aria_label=HELP),
-        tag("div", class_="names"),
-        tag("p", class_="message", hidden=True),
-        tag("noscript", tag("p", "The 3D view needs JavaScript.", class_="message")),
-        class_="stage",
-    )
     return tag(
         "div",
         tag("style", _read("viewer.css")),
-        stage,
+        _stage(),
         tag("div", class_="bar", data_help=HELP) if controls else None,
         tag("script", Markup(settings_text), type="application/json"),
         (tag("script", Markup(text), type="text/plain") for text in data),
@@ -192,6 +178,28 @@ def write_viewer(path: Path, scenes: Sequence[Scene], title: str, **options: Any
         tag("style", "body { margin: 0 }"),
     )
     write_text(path, f"<!doctype html>\n{tag('html', head, tag('body', body), lang='en')}\n")
+
+
+def _check_lengths(scenes: Sequence[Scene]) -> None:
+    lengths = {len(scene.frames) for scene in scenes} - {1}
+    if not scenes or len(lengths) > 1:
+        found = ", ".join(f"{scene.name}: {len(scene.frames)}" for scene in scenes) or "none"
+        raise DataError(
+            f"splat_viewer: frames of the scenes are {found}; expected at least one scene, "
+            "and the same number of frames in all that have more than one."
+        )
+
+
+def _stage() -> Markup:
+    """Where the picture is, or words in its place."""
+    return tag(
+        "div",
+        tag("canvas", tabindex="0", role="img", aria_label=HELP),
+        tag("div", class_="names"),
+        tag("p", class_="message", hidden=True),
+        tag("noscript", tag("p", "The 3D view needs JavaScript.", class_="message")),
+        class_="stage",
+    )
 
 
 def _describe(scene: Scene) -> dict[str, Any]:

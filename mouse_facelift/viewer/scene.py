@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import DataError
 from ..gaussians import Gaussians
 from ..gaussians.harmonics import SH_C0
 from ..gaussians.tiles import MIN_ALPHA
+from ..words import several
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,13 @@ STEPS = 65535
 QUAT_STEPS = 1023
 """Of a quaternion's component in [-sqrt(1/2), sqrt(1/2)], where all but the largest lie."""
 
+FAR = 30
+"""Times the distance from the middle that nine of ten Gaussians keep: what is farther away would stretch the
+box until its steps were seen."""
+
+LOG_SCALES = (-18.0, 7.0)
+"""Natural logarithms: beyond these a splat is a dot, or all that is seen, and 32-bit numbers run out."""
+
 Array = NDArray[np.float32]
 
 
@@ -38,7 +47,7 @@ class Packed:
 
     Attributes:
         data: `BYTES` for each Gaussian.
-        left_out: Visible Gaussians that there was no room for.
+        left_out: Visible Gaussians that there was no room for, or that are far away from all others.
         box: Lowest corner and size, in the unit of the means. [2, 3]
         log_scales: Natural logarithm of the smallest scale, and the range up to the largest.
         color_max: What 255 stands for in red, green and blue; at least 1.
@@ -57,7 +66,7 @@ class Packed:
 def pack(gaussians: Gaussians, max_gaussians: int = 300_000) -> Packed:
     """Quantise one scene. Colours that depend on the direction of view keep their degree-0 part.
 
-    What is too transparent to be drawn (opacity below 1/255) is dropped.
+    What is too transparent to be drawn (opacity below 1/255) is dropped, and so is what lies `FAR` away.
 
     Args:
         gaussians: One scene, on any device. [N, ...]
@@ -70,19 +79,26 @@ def pack(gaussians: Gaussians, max_gaussians: int = 300_000) -> Packed:
         raise DataError(
             f"pack: means have shape {tuple(gaussians.means.shape)}, expected [N, 3]: one scene at a time."
         )
-    gaussians = gaussians.detach().to("cpu", torch.float32)
-    tensors = (gaussians.means, gaussians.quats, gaussians.log_scales, gaussians.opacities, gaussians.sh0)
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise DataError("pack: the scene holds NaN or infinity, expected finite numbers.")
-    gaussians, left_out = _most_important(gaussians, max_gaussians)
+    gaussians, left_out = most_important(gaussians, max_gaussians)
+    if left_out:
+        log.warning(
+            "The page shows %d of %d visible Gaussians, those with the largest opacity times area.",
+            len(gaussians),
+            len(gaussians) + left_out,
+        )
+    near = _near(gaussians.means)
+    if far := int((~near).sum()):
+        log.warning("The page leaves out %s, far away from all others.", several(far, "Gaussian"))
+        gaussians, left_out = gaussians[near], left_out + far
     low, size = _range(gaussians.means.numpy(), axis=0)
-    scale_low, scale_range = _range(gaussians.log_scales.numpy())
+    log_scales = gaussians.log_scales.clamp(*LOG_SCALES).numpy()
+    scale_low, scale_range = _range(log_scales)
     # Models give colours above 1; beyond 2 they are outliers, which would cost all others their precision.
     color_max = float(gaussians.rgb.max().clamp(1, 2)) if len(gaussians) else 1.0
     words = np.empty((len(gaussians), 5), "<u4")
     halves, quarters = words.view("<u2"), words.view("u1")
     halves[:, 0:3] = _steps((gaussians.means.numpy() - low) / size, STEPS)
-    halves[:, 3:6] = _steps((gaussians.log_scales.numpy() - scale_low) / scale_range, STEPS)
+    halves[:, 3:6] = _steps((log_scales - scale_low) / scale_range, STEPS)
     words[:, 3] = _pack_quats(gaussians.quats.numpy())
     quarters[:, 16:19] = _steps(gaussians.rgb.numpy() / color_max, 255)
     quarters[:, 19] = _steps(gaussians.opacities.numpy(), 255)
@@ -107,20 +123,37 @@ def unpack(packed: Packed) -> Gaussians:
     return Gaussians(*(torch.from_numpy(array.astype(np.float32)) for array in arrays))
 
 
-def _most_important(gaussians: Gaussians, most: int) -> tuple[Gaussians, int]:
-    """The visible Gaussians, in their order, and how many of them were left out."""
+def most_important(gaussians: Gaussians, most: int) -> tuple[Gaussians, int]:
+    """The visible Gaussians, on the CPU and in their order, and how many of them were left out.
+
+    Args:
+        gaussians: One scene, on any device. [N, ...]
+        most: Keep this many, those with the largest opacity times area.
+
+    Raises:
+        DataError: values that are not finite.
+    """
+    gaussians = gaussians.detach().to("cpu", torch.float32)
+    tensors = (gaussians.means, gaussians.quats, gaussians.log_scales, gaussians.opacities, gaussians.sh0)
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise DataError("the scene holds NaN or infinity, expected finite numbers.")
     visible = gaussians[gaussians.opacities >= MIN_ALPHA]
     if len(visible) <= most:
         return visible, 0
     # The two largest of three standard deviations span the largest area that can be seen.
     area = visible.scales.sort(dim=-1).values[:, 1:].prod(-1)
     kept = torch.topk(visible.opacities * area, most).indices.sort().values
-    log.warning(
-        "The page shows %d of %d visible Gaussians, those with the largest opacity times area.",
-        most,
-        len(visible),
-    )
     return visible[kept], len(visible) - most
+
+
+def _near(means: Tensor) -> Tensor:
+    """Those that are not far away from all others. [N, 3] -> [N] bool"""
+    if not len(means):
+        return torch.ones(0, dtype=torch.bool)
+    distance = (means - means.median(0).values).norm(dim=1)
+    usual = distance.kthvalue(max(1, int(0.9 * len(means)))).values
+    # Where nearly all lie at one point, nothing is far.
+    return (distance <= FAR * usual) | (usual == 0)
 
 
 def _range(values: Array, axis: int | None = None) -> tuple[Array, Array]:

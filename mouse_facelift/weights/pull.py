@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path, free_bytes
 from ..hub import HubFile, download_file, explained, list_files
+from ..progress import track
 from ..provenance import check_output, sha256
 from ..words import data_size, several
 from .published import GSLRM, PIPELINE, Published
@@ -77,7 +78,11 @@ def _missing(wanted: dict[str, HubFile], folder: Path) -> dict[str, HubFile]:
     """What is not there, or is there damaged; refuses to replace what came from elsewhere."""
     record = read_record(folder)
     ours = record.files if record is not None else {}
-    missing = {name: file for name, file in wanted.items() if not file.is_content_of(folder / name)}
+    missing = {
+        name: file
+        for name, file in track(wanted.items(), "comparing what is there", len(wanted))
+        if not file.is_content_of(folder / name)
+    }
     if foreign := [name for name in missing if (folder / name).exists() and name not in ours]:
         raise ConfigError(
             f"{folder / foreign[0]}: exists and is not the published file. Move it away, or choose another "

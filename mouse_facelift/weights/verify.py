@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..progress import track
 from ..provenance import sha256
 from .published import (
     FACELIFT,
@@ -114,7 +115,7 @@ def _affordable(files: Mapping[str, RecordedFile], limit: float | None) -> set[s
 
 
 def _faults(files: Mapping[str, RecordedFile], folder: Path, hashed: set[str]) -> Iterator[str]:
-    for name, entry in files.items():
+    for name, entry in track(files.items(), "verifying", len(files)):
         path = folder / name
         if not path.is_file():
             yield f"{name} is missing"

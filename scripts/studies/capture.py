@@ -33,22 +33,21 @@ from numpy.typing import NDArray
 from mouse_facelift.config import load_config
 from mouse_facelift.evaluation.config import EvaluateConfig
 from mouse_facelift.evaluation.run import run as evaluate
-from mouse_facelift.evaluation.surface import FILE as SURFACE_FILE
-from mouse_facelift.files import atomic_folder, write_text
-from mouse_facelift.geometry import Camera, Similarity
+from mouse_facelift.evaluation.truth import even_points, write_truth_sample
+from mouse_facelift.files import write_text
+from mouse_facelift.geometry import Camera
 from mouse_facelift.gslrm.config import TrainGSLRMConfig
 from mouse_facelift.gslrm.train import run as train_gslrm
 from mouse_facelift.mvdiffusion.config import TrainMVDiffConfig
 from mouse_facelift.mvdiffusion.train import run as train_mvdiff
-from mouse_facelift.preprocess.config import GeometryConfig, PreprocessConfig
-from mouse_facelift.preprocess.normalize import HALF_FIELD, normalized_view
+from mouse_facelift.preprocess.config import PreprocessConfig
+from mouse_facelift.preprocess.normalize import HALF_FIELD
 from mouse_facelift.preprocess.run import run as preprocess
 from mouse_facelift.preprocess.warp import View
-from mouse_facelift.samples.format import Sample, read_list, read_rgba, read_sample, write_list, write_sample
+from mouse_facelift.samples.format import Sample, read_list, read_rgba, read_sample, write_list
 from mouse_facelift.training.logging import read_log
 
 STAGES = ("data", "gslrm", "mvdiff", "evaluate")
-SURFACE_POINTS = 60_000
 PROBE_STEPS = 60
 """A training this long tells how many steps fit into the given minutes."""
 
@@ -204,22 +203,16 @@ def make_data(plan: Plan) -> None:
 
 def write_truth(plan: Plan, sample: Sample, mesh: "Mesh") -> None:
     """The further cameras' pictures as a sample in the frame of `sample`, with the true surface."""
-    folder = plan.truth / sample.folder.resolve().name
-    if folder.is_dir() or sample.frame_index is None or sample.world_from_model is None:
+    folder, frame = plan.truth / sample.folder.resolve().name, sample.frame_index
+    if folder.is_dir() or frame is None:
         return
-    similarity, cameras = similarity_of(sample.world_from_model), further_cameras(plan.recording)
     views = {}
-    for view_id, camera in cameras.items():
-        name = f"frame{sample.frame_index:04d}_cam{view_id}.png"
+    for view_id, camera in further_cameras(plan.recording).items():
+        name = f"frame{frame:04d}_cam{view_id}.png"
         rgba = read_rgba(plan.recording / "ground_truth" / "novel_views" / name)
-        view = View(rgba[..., :3].copy(), rgba[..., 3].astype(np.float32) / np.float32(255), camera)
-        views[view_id] = normalized_view(view, similarity, GeometryConfig(), plan.size)
-    kept = {key: sample.metadata[key] for key in ("frame_index", "world_from_model", "source")}
-    kept["id"] = sample.sample_id
-    images, warped = [view.rgba() for view in views.values()], [view.camera for view in views.values()]
-    with atomic_folder(folder) as temporary:
-        write_sample(temporary, images, warped, list(views), kept)
-        np.savez_compressed(temporary / SURFACE_FILE, points_mm=mesh.points(sample.frame_index))
+        views[view_id] = View(rgba[..., :3].copy(), rgba[..., 3].astype(np.float32) / np.float32(255), camera)
+    points = even_points(mesh.vertices(frame), mesh.rest["faces"], frame)
+    write_truth_sample(folder, sample, views, plan.size, points)
 
 
 def further_cameras(recording: Path) -> dict[int, Camera]:
@@ -234,12 +227,6 @@ def further_cameras(recording: Path) -> dict[int, Camera]:
                 K, entry["R"], entry["T"], entry["width"], entry["height"]
             )
     return cameras
-
-
-def similarity_of(world_from_model: NDArray[np.float64]) -> Similarity:
-    """The change of world that a sample was made with."""
-    scale = 1 / float(np.cbrt(np.linalg.det(world_from_model[:3, :3])))
-    return Similarity(scale, scale * world_from_model[:3, :3].T, world_from_model[:3, 3])
 
 
 @dataclass(frozen=True)
@@ -276,19 +263,6 @@ class Mesh:
         # The recording's animal does not sink into the floor.
         result[:, 2] = result[:, 2].clip(0.05)
         return result
-
-    def points(self, frame: int) -> NDArray[np.float32]:
-        """Points spread evenly over the surface, always the same. [SURFACE_POINTS, 3]"""
-        corners = self.vertices(frame)[self.rest["faces"].astype(int)]
-        doubled = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        edges = np.cumsum(np.linalg.norm(doubled, axis=1))
-        generator = np.random.default_rng(frame)
-        places = (np.arange(SURFACE_POINTS) + generator.random(SURFACE_POINTS)) / SURFACE_POINTS
-        chosen = corners[np.searchsorted(edges, places * edges[-1])]
-        # Uniform in a triangle: Osada et al. 2002.
-        u, v = np.sqrt(generator.random(SURFACE_POINTS)), generator.random(SURFACE_POINTS)
-        weights = np.stack([1 - u, u * (1 - v), u * v], axis=1)
-        return np.einsum("nc,nca->na", weights, chosen).astype(np.float32)
 
 
 def rotations(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,8 +1,11 @@
 """Every check of a data set finds what it looks for."""
 
 import csv
+import errno
 import json
+import math
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mouse_facelift.doctor import data, quality
+from mouse_facelift.doctor import data, dataset, quality
 from mouse_facelift.doctor.config import DoctorConfig
 from mouse_facelift.doctor.dataset import DataSet, open_data
 from mouse_facelift.doctor.findings import Finding
 from mouse_facelift.errors import ConfigError
 from mouse_facelift.geometry import Camera
-from mouse_facelift.samples.format import CAMERAS_FILE, write_list, write_sample
+from mouse_facelift.preprocess.quality import QualityRow
+from mouse_facelift.samples.format import CAMERAS_FILE, Sample, read_sample, write_list, write_sample
 
 SIZE, VIEWS, SCALE = 32, (0, 1, 2), 80.0
 
@@ -129,6 +133,47 @@ def test_mirrored_camera_is_no_camera(place: Path) -> None:
     assert found.level == "problem" and "determinant -1.000" in found.found
 
 
+@pytest.mark.parametrize("entry", [{"w": math.inf}, {"view_id": math.inf}, {"w2c": "none"}, {"fx": None}])
+def test_numbers_that_are_none(place: Path, entry: dict[str, Any]) -> None:
+    edit(place / "sample_000000", **entry)
+    found = look(data.check_samples, place)
+    assert found.level == "problem" and found.found.startswith("1 of 4 cannot be read")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", '{"frames": [5]}', '{"frames": [], "frame_index": [1]}']
+)
+def test_cameras_file_of_another_kind(place: Path, text: str) -> None:
+    (place / "sample_000000" / CAMERAS_FILE).write_text(text)
+    assert look(data.check_samples, place).level == "problem"
+
+
+def test_sample_that_may_not_be_read_is_one_fault_among_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> Sample:
+        if folder.name == "sample_000001":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder / CAMERAS_FILE))
+        return read_sample(folder)
+
+    monkeypatch.setattr(dataset, "read_sample", refuse)
+    found = look(data.check_samples, place)
+    assert found.level == "problem" and found.found.startswith("1 of 4 cannot be read: [Errno 13] Permission")
+
+
+def test_list_with_a_line_that_can_be_no_path(place: Path) -> None:
+    (place / "data_val.txt").write_text("x" * 5000)
+    found = look(data.check_lists, place)
+    assert found.level == "problem" and "File name too long" in found.found
+
+
+def test_frame_that_is_no_number(place: Path) -> None:
+    path = place / "sample_000000" / CAMERAS_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"frame_index": [1]}))
+    assert "frame_index is [1], expected a whole number" in look(data.check_samples, place).found
+    assert look(data.check_overlap, place).level == "ok"
+
+
 def test_samples_of_different_rigs(place: Path) -> None:
     write(place / "sample_000002", views=(0, 1, 4))
     found = look(data.check_samples, place)
@@ -220,7 +265,17 @@ def test_samples_of_two_scales(place: Path) -> None:
     assert found.level == "problem" and "from 80 to 81 mm per unit" in found.found
 
 
-@pytest.mark.parametrize("matrix", ["big", [[1, 2], [3]], [1, 2, 3], [[None] * 4] * 4])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        "big",
+        [[1, 2], [3]],
+        [1, 2, 3],
+        [[None] * 4] * 4,
+        [[math.nan] * 4] * 4,
+        np.diag([-1.0, 1, 1, 1]).tolist(),
+    ],
+)
 def test_scale_that_is_no_matrix(place: Path, matrix: Any) -> None:
     path = place / "sample_000000" / CAMERAS_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"world_from_model": matrix}))
@@ -247,34 +302,44 @@ def test_frame_in_both_lists_under_two_names(place: Path) -> None:
     assert found.level == "problem" and "are both of frame 10" in found.found
 
 
-def write_quality(place: Path, **figures: float) -> None:
-    names = ["sample", "camera", "hull_iou", "clipped_share", "removed_share", "area_jump"]
-    sound = {"hull_iou": 0.95, "clipped_share": 0.0, "removed_share": 0.0, "area_jump": 0.1}
+def write_quality(place: Path, warnings: str = "") -> None:
+    """Of five samples with two cameras, of which two have warnings and one is in no list."""
     with (place / "quality.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, ["sample", "camera", "warnings"])
         writer.writeheader()
         for number in range(5):
-            row = {"sample": f"sample_{number:06d}", "camera": 2, **sound}
-            writer.writerow({**row, **(figures if number in (1, 4) else {})})
+            for camera in (0, 2):
+                row = {"sample": f"sample_{number:06d}", "camera": camera}
+                writer.writerow({**row, "warnings": warnings if number in (1, 4) else ""})
 
 
 def test_figures_beyond_their_limits(place: Path) -> None:
     write_quality(place)
-    assert look(quality.check_quality, place).found.startswith("4 views in")
-    write_quality(place, hull_iou=0.3)
+    assert look(quality.check_quality, place).found.startswith("8 views in")
+    write_quality(place, "camera 2: mask agrees by 0.30; the masks' centroids lie 7% apart")
     found = look(quality.check_quality, place)
     assert found.level == "warning"
-    assert found.found.startswith("1 figures of 4 views beyond a limit: sample_000001, camera 2: mask agrees")
+    assert found.found == (
+        "2 figures of 8 views beyond a limit: sample_000001: camera 2: mask agrees by 0.30; "
+        "sample_000001: the masks' centroids lie 7% apart"
+    )
 
 
-def test_limits_are_those_that_the_data_was_made_with(place: Path) -> None:
-    write_quality(place, hull_iou=0.3)
-    limits = {"hull_iou": {"value": 0.2, "action": "warn"}}
-    (place / "run.json").write_text(json.dumps({"config": {"quality": limits}}))
-    assert look(quality.check_quality, place).level == "ok"
+def test_figures_of_other_samples(place: Path) -> None:
+    write_quality(place)
+    write_list(place / "data_train.txt", [place / "sample_000003"])
+    text = (place / "quality.csv").read_text().replace("sample_000003", "sample_000009")
+    (place / "quality.csv").write_text(text)
+    found = look(quality.check_quality, place)
+    assert found.level == "warning" and "none of the listed samples" in found.found
+
+
+def test_quality_is_what_preprocess_has_found(place: Path) -> None:
+    """Limits of whole samples, such as the mean centre residual, are known to `mfl preprocess` alone."""
+    assert {"sample", "warnings"} <= {field.name for field in fields(QualityRow)}
 
 
 def test_figures_that_cannot_be_read(place: Path) -> None:
     (place / "quality.csv").write_text("sample,camera\nsample_000001,0\n")
     found = look(quality.check_quality, place)
-    assert found.level == "warning" and "garbled" in found.found
+    assert found.level == "warning" and "quality.csv lacks or garbles 'warnings'" in found.found

@@ -1,6 +1,8 @@
 """The doctor as a whole: order, exit code, JSON, paths as arguments, weights and checkpoints."""
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from mouse_facelift.doctor import run as doctor
 from mouse_facelift.doctor import weights
 from mouse_facelift.doctor.config import DoctorConfig
 from mouse_facelift.doctor.findings import Finding, ok, problem, warning
+from mouse_facelift.training import checkpoints
 from mouse_facelift.training.checkpoints import checkpoint_folder, write_checkpoint
 from mouse_facelift.weights.published import FACELIFT, PIPELINE
 from mouse_facelift.weights.record import Record, RecordedFile
@@ -96,6 +99,15 @@ def test_library_that_cannot_be_imported_is_a_finding(
     assert (found.subject, found.level) == ("data", "problem")
 
 
+def test_place_that_may_not_be_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(config: DoctorConfig) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "runs")
+
+    monkeypatch.setattr(doctor, "_load", lambda place: refuse)
+    (found,) = doctor.perform("weights:check_runs", DoctorConfig())
+    assert (found.subject, found.level) == ("runs", "problem") and "permissions" in found.fix
+
+
 def test_path_that_does_not_exist_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "perform", lambda *_: pytest.fail("looked at the machine first"))
     done = call(str(tmp_path / "none"))
@@ -114,6 +126,18 @@ def test_paths_are_told_apart_by_what_lies_in_them(tmp_path: Path) -> None:
         f"data={places[2]}",
         "pictures=3",
     ]
+
+
+def test_several_runs_are_looked_at_together_and_only_one_data_set(tmp_path: Path) -> None:
+    for name in ("a=1", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").touch()
+    one, two = str(tmp_path / "a=1"), str(tmp_path / "b")
+    assert doctor.settings([one, two]) == [f"runs={json.dumps([one, two])}"]
+    for name in ("train", "val"):
+        (tmp_path / f"data_{name}.txt").touch()
+    done = call(str(tmp_path / "data_train.txt"), str(tmp_path / "data_val.txt"))
+    assert done.exit_code == 2 and "are both taken for data" in done.stderr
 
 
 def write_run(run: Path, steps: tuple[int, ...] = (10, 20)) -> None:
@@ -146,6 +170,27 @@ def test_checkpoint_that_is_damaged_or_incomplete(tmp_path: Path) -> None:
     newest.write_bytes(b"WEIGHTS" * 100)
     assert "damaged" in look_at_runs(tmp_path).found
     assert "damaged" not in look_at_runs(tmp_path, hash_gb=0).found
+
+
+def test_checkpoint_that_a_training_at_work_deletes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run")
+    read = checkpoints.read_checkpoint
+
+    def delete_then_read(folder: Path) -> checkpoints.Checkpoint:
+        if folder.name == "step_00000010":
+            shutil.rmtree(folder)
+        return read(folder)
+
+    def delete_then_verify(checkpoint: checkpoints.Checkpoint) -> None:
+        shutil.rmtree(checkpoint.folder)
+        checkpoint.weights.stat()
+
+    monkeypatch.setattr(checkpoints, "read_checkpoint", delete_then_read)
+    monkeypatch.setattr(checkpoints, "verify_checkpoint", delete_then_verify)
+    found = look_at_runs(tmp_path)
+    assert found.level == "ok" and found.found.startswith("1 complete checkpoint in 1 run")
 
 
 def write_weights(folder: Path, content: bytes = b"x" * 1000) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from one_ball import FURTHER, RIG, SIZE, UNIT_MM, ball_points, write_ball
+from tiny_sizes import SIZES
 
 from mouse_facelift.config import load_config
 from mouse_facelift.evaluation.config import EvaluateConfig
 from mouse_facelift.gslrm import GSLRM, GSLRMConfig, save_gslrm
-from mouse_facelift.mvdiffusion.config import ComponentSizes
 from mouse_facelift.mvdiffusion.factory import random_pipeline
 from mouse_facelift.mvdiffusion.slots import Slots
 from mouse_facelift.samples.format import read_sample, write_list
@@ -31,15 +31,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random MVDiffusion for the samples' rig, camera 2 its reference."""
     folder = tmp_path_factory.mktemp("rig")
     sample = read_sample(write_ball(folder / "sample", RIG, 0))
-    sizes = ComponentSizes(
-        unet_channels=(16, 16),
-        head_channels=8,
-        vae_channels=(8, 16, 16),
-        prompt_width=8,
-        clip_width=16,
-        clip_layers=1,
-    )
-    random_pipeline(sizes, Slots.rig([sample], SIZE, reference=2), seed=1).save(folder / "pipeline")
+    random_pipeline(SIZES, Slots.rig([sample], SIZE, reference=2), seed=1).save(folder / "pipeline")
     return folder / "pipeline"
 
 

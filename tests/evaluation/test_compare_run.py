@@ -9,24 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from one_ball import SIZE
+from tiny_sizes import SIZES
 
 from mouse_facelift.config import load_config
 from mouse_facelift.errors import ConfigError
 from mouse_facelift.evaluation import compare
 from mouse_facelift.evaluation.compare_config import CompareConfig
 from mouse_facelift.evaluation.scores import read_scores
-from mouse_facelift.mvdiffusion.config import ComponentSizes
 from mouse_facelift.mvdiffusion.factory import random_pipeline
 from mouse_facelift.mvdiffusion.slots import Slots
-
-SIZES = ComponentSizes(
-    unet_channels=(16, 16),
-    head_channels=8,
-    vae_channels=(8, 16, 16),
-    prompt_width=8,
-    clip_width=16,
-    clip_layers=1,
-)
 
 
 @pytest.fixture

@@ -70,6 +70,9 @@ def test_a_few_frames_never_decide():
     assert decision.strategy == "undecided"
     assert decision.frames_needed == 5
     assert Contrast(2.0, math.nan, math.nan, 9).kind(RELEVANT_DB) == "unclear"
+    two = Contrast(2.0, math.nan, math.nan, 2)
+    headline = decide(Contrasts(two, two, two, two), RELEVANT_DB).headline
+    assert "at least 5 independent frames, there are 2" in headline
 
 
 @given(st.floats(-5, 5), st.floats(0.01, 3), st.floats(0.05, 1))

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from one_ball import SIZE
+from PIL import Image
 from typer.testing import CliRunner
 
 from mouse_facelift.cli import app
@@ -109,10 +111,34 @@ def test_another_bootstrap_measures_nothing_again(config, monkeypatch: pytest.Mo
     run(config(DIRECT, "bootstrap.confidence=0.6"))
 
 
-def test_scores_of_other_settings_are_refused(config) -> None:
+def test_scores_of_other_settings_are_refused_and_only_the_differences_told(config) -> None:
     run(config(DIRECT))
-    with pytest.raises(ConfigError, match=r"scores of another 'direct'.*seed"):
-        run(config(DIRECT, "seed=5"))
+    expected = r"another 'direct' \(filter.min_opacity: then 0.0, now 0.1; seed: then 4, now 5\)\. Choose"
+    with pytest.raises(ConfigError, match=expected):
+        run(config(DIRECT, "seed=5", "filter.min_opacity=0.1"))
+
+
+def test_more_pictures_are_made_of_finished_scores(config) -> None:
+    run(config(DIRECT, "pictures=0"))
+    out = run(config(DIRECT, "pictures=1"))
+    assert len(list((out / "pictures").iterdir())) == 2
+
+
+def test_a_given_size_is_that_of_what_is_measured(config, caplog: pytest.LogCaptureFixture) -> None:
+    out = run(config(DIRECT, "image_size=16", "limit=1"))
+    with Image.open(next((out / "pictures").glob("reconstruction*"))) as sheet:
+        assert sheet.height == 2 * 16
+    assert not caplog.records
+    other = config(DIRECT, "methods.a.image_size=16", "limit=1", f"output={out.parent / 'other'}")
+    with Image.open(next((run(other) / "pictures").glob("reconstruction*"))) as sheet:
+        assert sheet.height == 2 * SIZE
+    assert "a is shown 16 px and measured at 32 px" in caplog.text
+
+
+def test_samples_are_measured_in_the_order_of_time(config, balls: Path) -> None:
+    balls.write_text("sample_000020\nsample_000010\n")
+    out = run(config("protocols=[reconstruction]"))
+    assert [score.frame for score in read_scores(out / "scores.csv")] == [10] * 4 + [20] * 4
 
 
 def test_a_protocol_that_fits_no_method_is_refused(config) -> None:
@@ -171,6 +197,8 @@ def test_dry_run_writes_nothing(config, tmp_path: Path) -> None:
         (["methods.a.image_seize=64"], "methods.a: unknown key 'image_seize'"),
         (["methods.a/b={}"], "'a/b' cannot be a name"),
         (["protocols=[novel]"], "protocol novel needs truth"),
+        (["leaks.trusted=[nowhere]"], "leaks.trusted: nowhere is not there"),
+        (["leaks.trusted=[.]"], "leaks.trusted: . is a folder; expected a file of weights"),
     ],
 )
 def test_wrong_settings_end_with_one_clear_message(

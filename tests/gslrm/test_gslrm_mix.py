@@ -22,7 +22,7 @@ from mouse_facelift.gslrm.losses import RenderingLoss
 from mouse_facelift.gslrm.train import GSLRMTask
 from mouse_facelift.gslrm.views import draw_views, split_views
 from mouse_facelift.samples.datasets import SampleDataset, as_floats
-from mouse_facelift.samples.format import write_list, write_sample
+from mouse_facelift.samples.format import CAMERAS_FILE, read_list, read_sample, write_list, write_sample
 from mouse_facelift.samples.mixture import Mixture
 from mouse_facelift.samples.training_data import TrainingData
 from mouse_facelift.training.checkpoints import list_checkpoints
@@ -247,6 +247,9 @@ def test_validation_shows_generated_views_and_measures_on_real_ones(lists: Lists
         (("real", "made"), "data.mix=[]", "data.mix"),
         (("real", "made"), "data.mix=null", "no training samples: set data.train_list"),
         (("real", "made"), "data.mix=[{list: a.txt, weight: 0}]", "greater than 0"),
+        (("real", "made"), "data.mix=[{list: a.txt, weight: .inf}]", "finite number"),
+        (("real", "made"), "data.mix=[{list: a.txt, weight: 1e308}]", "less than or equal to 1000000"),
+        (("real", "made"), "input_augment.shift_px=9", "at most 8, a quarter"),
     ],
 )
 def test_mixes_that_cannot_be_are_refused(
@@ -292,6 +295,40 @@ def test_spoiled_inputs_leave_targets_and_views_as_they_were(
     (before, cameras), (after, moved) = given
     assert not torch.equal(before, after)
     assert torch.equal(cameras.w2c, moved.w2c) and not torch.equal(cameras.K, moved.K)
+
+
+def test_validation_frames_in_the_mix_are_told(
+    lists: Lists, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where they are other samples of the same frame, such as generated ones."""
+    for name, frames in (("made", range(5)), ("pairs", (9, 4))):
+        for number, frame in enumerate(frames):
+            path = lists[name].parent / f"{name}_{number}" / CAMERAS_FILE
+            told = {"frame_index": frame, "source": {"recording": "one"}}
+            path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    config = load_config(TrainGSLRMConfig, None, settings(lists, tmp_path, "made", "real"))
+    sets = {name: SampleDataset.from_list(path, SIZE) for name, path in lists.items()}
+    split_views(config, Mixture([sets["made"]]), sets["real"])
+    assert not caplog.text
+    split_views(config, Mixture([sets["real"], sets["made"]]), sets["pairs"])
+    assert "1 of 2 validation samples are of frames that are trained on" in caplog.text
+    assert "pairs_1: " in caplog.text
+    split_views(config, Mixture([sets["made"], sets["real"]]), sets["real"])
+    assert "3 of 3 validation samples" in caplog.text
+
+
+def test_generated_samples_without_the_record_of_their_maker_count_as_unknown(
+    lists: Lists, tmp_path: Path
+) -> None:
+    """Also in a list that begins with real samples; a record of another folder says nothing of them."""
+    made = lists["made"].parent / "made_0"
+    path = made / CAMERAS_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"synthesis": {"mvdiffusion_sha256": "abc"}}))
+    write_list(tmp_path / "joined.txt", [lists["real"].parent / "real_0", made])
+    samples = [read_sample(folder) for folder in read_list(tmp_path / "joined.txt")]
+    assert TrainingData.of(samples, [0]).unrecorded == ("abc",)
+    TrainingData((), ("teacher",)).save(made.parent)
+    assert TrainingData.of(samples, [0]).unrecorded == ("teacher",)
 
 
 def test_training_data_tells_of_all_lists_and_of_what_made_them(lists: Lists, tmp_path: Path) -> None:

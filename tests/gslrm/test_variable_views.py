@@ -1,6 +1,7 @@
 """Any number of views, in any order: drawing them for training, and showing them to the model."""
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from mouse_facelift.gslrm.views import draw_views, split_views
 from mouse_facelift.inference.config import InferConfig
 from mouse_facelift.inference.direct import Direct
 from mouse_facelift.inference.inputs import Views
+from mouse_facelift.samples.format import Sample
 
 TINY = GSLRMConfig(patch_size=4, width=32, head_width=16, layers=2, gradient_checkpointing=False)
 SIZE = 16
@@ -148,7 +150,7 @@ def samples(*view_ids: int) -> Any:
     positions = tuple(range(len(view_ids)))
     data = SimpleNamespace(
         view_ids=list(view_ids),
-        samples=[SimpleNamespace(folder="sample_000000")],
+        samples=[Sample(Path("sample_000000"), "sample_000000", ())],
         input_positions=positions,
         target_positions=positions,
         views=len(view_ids),

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_sizes import SIZES as DIFFUSION_SIZES
 
 from mouse_facelift.config import load_config
 from mouse_facelift.geometry import Camera
 from mouse_facelift.gslrm import GSLRM, GSLRMConfig, save_gslrm
 from mouse_facelift.inference.config import InferConfig
-from mouse_facelift.mvdiffusion.config import ComponentSizes
 from mouse_facelift.mvdiffusion.factory import random_pipeline
 from mouse_facelift.mvdiffusion.slots import Slots
 from mouse_facelift.samples.format import read_sample, write_list, write_sample
@@ -21,14 +21,6 @@ RIG = {0: 10.0, 1: 200.0, 2: 100.0, 3: 310.0, 7: 250.0}
 """Azimuth in degrees by camera id, neither in the order of the ring nor without gaps."""
 
 GSLRM_SIZES = GSLRMConfig(width=32, head_width=16, layers=1)
-DIFFUSION_SIZES = ComponentSizes(
-    unet_channels=(16, 16),
-    head_channels=8,
-    vae_channels=(8, 16, 16),
-    prompt_width=8,
-    clip_width=16,
-    clip_layers=1,
-)
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def test_wrong_masks_say_what_is_wrong(picture: Path, tmp_path: Path) -> None:
         (grey(0, 255), r"white along 100% of the picture's border, .* invert it"),
         (np.full((HEIGHT, WIDTH), 255, np.uint8), "white along 100%"),
         (grey()[:20], r"mask is 50x20 pixels, the picture is 50x40. Export the mask"),
-        (grey().astype(np.uint16) * 200, "mode I;16, expected an 8-bit grey picture"),
+        (grey().astype(np.uint16) * 200, "mode I;16, expected an 8-bit grey"),
     ]
     for levels, message in cases:
         with pytest.raises(DataError, match=message):
@@ -77,6 +77,22 @@ def test_wrong_masks_say_what_is_wrong(picture: Path, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(DataError, match=r"text\.png: not a readable picture"):
         read_cutout(picture, tmp_path / "text.png")
+
+
+def test_picture_of_16_bits_is_not_taken_for_a_white_one(tmp_path: Path) -> None:
+    picture = save(tmp_path / "deep.png", grey().astype(np.uint16) * 200)
+    with pytest.raises(DataError, match=r"deep\.png: has mode I;16, expected an 8-bit"):
+        read_cutout(picture, save(tmp_path / "mask.png", grey()))
+
+
+def test_picture_of_a_turned_camera_stands_upright(tmp_path: Path) -> None:
+    upright = np.dstack([3 * [grey(90)]]).transpose(1, 2, 0) + np.arange(WIDTH, dtype=np.uint8)[:, None]
+    image = Image.fromarray(np.rot90(upright).copy())
+    tags = image.getexif()
+    tags[0x0112] = 6  # The viewer shall turn it clockwise.
+    image.save(tmp_path / "turned.png", exif=tags)
+    cut = read_cutout(tmp_path / "turned.png", save(tmp_path / "mask.png", grey()))
+    assert np.array_equal(cut[..., :3], upright)
 
 
 def test_alpha_and_a_mask_are_one_too_many(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_numbers_that_are_not_finite_are_refused(
 KILLED_BUILD = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
 import test_latents as t
 from mouse_facelift import files
 folder = Path(sys.argv[2])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_sizes import SIZES
 
 from mouse_facelift.config import load_config
 from mouse_facelift.geometry import Camera
-from mouse_facelift.mvdiffusion.config import ComponentSizes
 from mouse_facelift.mvdiffusion.factory import random_pipeline
 from mouse_facelift.mvdiffusion.slots import Slots
 from mouse_facelift.samples.format import read_sample, write_list, write_sample
@@ -18,14 +18,6 @@ SIZE, LARGE = 32, 48
 """Of MVDiffusion's pictures and of the samples'."""
 RIG = {0: 10.0, 1: 200.0, 2: 100.0, 5: 310.0}
 """Azimuth in degrees by camera id."""
-SIZES = ComponentSizes(
-    unet_channels=(16, 16),
-    head_channels=8,
-    vae_channels=(8, 16, 16),
-    prompt_width=8,
-    clip_width=16,
-    clip_layers=1,
-)
 
 
 @pytest.fixture(scope="session")

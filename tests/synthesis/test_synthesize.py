@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from mouse_facelift.cli import app
 from mouse_facelift.errors import ConfigError, DataError, Interrupted
 from mouse_facelift.inference.generation import ViewMaker
 from mouse_facelift.samples.datasets import SampleDataset
 from mouse_facelift.samples.format import Sample, read_list, read_rgba, read_sample, write_list, write_sample
 from mouse_facelift.samples.training_data import TrainingData
 from mouse_facelift.synthesis import composing
+from mouse_facelift.synthesis import output as synthesis_output
 from mouse_facelift.synthesis import run as synthesis
 from mouse_facelift.synthesis.config import SynthesizeConfig
 from mouse_facelift.synthesis.output import OutputFolder
@@ -41,6 +44,12 @@ def stamps(folder: Path) -> dict[Path, int]:
 
 def colours(folder: Path, view: int) -> np.ndarray:
     return read_rgba(folder / "images" / f"cam_{view:03d}.png").astype(int)
+
+
+def samples_are(folder: Path, train: int = 0, val: int = 0, rejected: int = 0) -> bool:
+    """Whether the manifest counts them so."""
+    counts = json.loads((folder / "manifest.json").read_text())["counts"]
+    return bool(counts == {"train": train, "val": val, "rejected": rejected})
 
 
 def test_samples_of_validation_frames_are_for_validation(config: Make, balls: Path) -> None:
@@ -311,6 +320,154 @@ def test_samples_say_what_their_maker_was_trained_on(
     seen.save(checkpoint)
     out = run(config("limit=1", f"mvdiffusion={checkpoint}", f"output={tmp_path / 'other'}"))
     assert TrainingData.load(out) == seen
+
+
+def test_samples_of_generated_samples_say_what_all_makers_were_trained_on(
+    config: Make, checkpoints: dict[str, Path], balls: Path, tmp_path: Path
+) -> None:
+    checkpoint = shutil.copytree(checkpoints["pose"], tmp_path / "checkpoint")
+    seen = TrainingData.of([read_sample(balls / "sample_000003")], RIG)
+    seen.save(checkpoint)
+    first = run(config("limit=1", f"mvdiffusion={checkpoint}", f"output={tmp_path / 'first'}"))
+    second = run(config("limit=1", f"input={first}", slots="facelift"))
+    record = TrainingData.load(second)
+    assert all(trained in record.sets for trained in seen.sets) and record.unrecorded
+
+
+def test_picture_of_another_size_than_its_camera_says_is_refused(config: Make, balls: Path) -> None:
+    path = balls / "sample_000000" / "images" / "cam_002.png"
+    Image.open(path).resize((64, 64)).save(path)
+    for reference in ("generated", "real"):
+        with pytest.raises(DataError, match=r"cam_002\.png: picture is 64x64, its camera says 48x48"):
+            run(config("limit=1", f"reference={reference}"))
+    assert not config().output.exists()
+
+
+def test_camera_id_that_is_there_twice_is_refused(config: Make, balls: Path) -> None:
+    path = balls / "sample_000001" / "opencv_cameras.json"
+    path.write_text(path.read_text().replace('"view_id": 5', '"view_id": 1'))
+    with pytest.raises(DataError, match=r"sample_000001: views \[0, 1, 2, 1\] hold a camera id twice"):
+        run(config())
+
+
+def test_new_samples_of_one_name_are_refused(config: Make, balls: Path, tmp_path: Path) -> None:
+    """The second variant of one sample and the first of another would replace one another."""
+    (balls / "sample_000001").rename(balls / "sample_000000_v1")
+    write_list(tmp_path / "list.txt", [balls / "sample_000000", balls / "sample_000000_v1"])
+    with pytest.raises(ConfigError, match="sample_000000_v1 would both become sample_000000_v1"):
+        run(config("variants=2", f"train_list={tmp_path / 'list.txt'}"))
+
+
+def test_samples_that_would_fall_out_of_the_lists_are_refused(config: Make, balls: Path) -> None:
+    """The second command would leave an empty data_train.txt."""
+    out = run(config(f"train_list={balls / 'data_train.txt'}"))
+    before = (out / "data_train.txt").read_text()
+    for more in ([], ["overwrite=true"]):
+        with pytest.raises(ConfigError, match=r"holds 3 samples that would not be made now"):
+            run(config(f"val_list={balls / 'data_val.txt'}", *more))
+    assert (out / "data_train.txt").read_text() == before
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "weights", "data"])
+def test_folder_of_something_else_is_no_output(
+    config: Make, checkpoints: dict[str, Path], balls: Path, tmp_path: Path, place: str
+) -> None:
+    """Its lists would be lost, or its weights be said to be trained on what others were."""
+    folder = tmp_path / "taken"
+    if place == "checkpoint":
+        shutil.copytree(checkpoints["rig"], folder)
+    elif place == "weights":
+        TrainingData(()).save(folder)
+    else:
+        write_list(folder / "data_train.txt", [balls / "sample_000000"])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"taken holds .*, but no run\.json of `mfl synthesize`"):
+        run(config(f"output={folder}"))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_interrupted_overwriting_leaves_no_list_of_old_and_new_samples(
+    config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = run(config())
+    write, seen = OutputFolder.write, []
+
+    def killed(self: OutputFolder, *arguments: object) -> None:
+        if seen:
+            raise Interrupted(15)
+        seen.append(write(self, *arguments))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OutputFolder, "write", killed)
+        with pytest.raises(Interrupted):
+            run(config("seed=5", "overwrite=true"))
+    assert not any((out / name).exists() for name in ("data_train.txt", "data_val.txt", "manifest.json"))
+    run(config("seed=5", "overwrite=true"))
+    assert len(samples_of(out, "train")) == 3
+
+
+def test_sample_that_is_overwritten_and_rejected_is_gone(
+    config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = run(config("limit=1"))
+    make = ViewMaker.__call__
+    monkeypatch.setattr(
+        ViewMaker, "__call__", lambda self, requests: [torch.ones_like(made) for made in make(self, requests)]
+    )
+    for more in (["overwrite=true"], []):
+        run(config("limit=1", "seed=5", *more))
+        assert not list(out.glob("sample_*")) and len(list((out / "rejected").iterdir())) == 2
+
+
+def test_sample_that_was_rejected_before_it_was_made_counts(
+    config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed right after it was written, it must not be taken for rejected in the next run."""
+    with monkeypatch.context() as patched:
+        patched.setattr(ViewMaker, "__call__", lambda _, requests: [torch.ones(4, 3, 32, 32)] * len(requests))
+        out = run(config("limit=1", f"train_list={config().input / 'data_train.txt'}"))
+    assert samples_are(out, rejected=1)
+
+    def killed(*arguments: object) -> None:
+        write_sample(*arguments)  # type: ignore[arg-type]
+        raise Interrupted(15)
+
+    given = ["limit=1", f"train_list={config().input / 'data_train.txt'}", "seed=5"]
+    with monkeypatch.context() as patched:
+        patched.setattr(synthesis_output, "write_sample", killed)
+        with pytest.raises(Interrupted):
+            run(config(*given, "overwrite=true"))
+    run(config(*given))
+    assert samples_are(out, train=1)
+
+
+def test_half_written_samples_of_any_name_are_cleared_away(config: Make, balls: Path, tmp_path: Path) -> None:
+    odd = (balls / "sample_000000").rename(balls / "mouse(1)+[x")
+    write_list(tmp_path / "list.txt", [odd])
+    run(config(f"train_list={tmp_path / 'list.txt'}"))
+    out = config().output
+    half = out / ".mouse(1)+[x.abcdefgh"
+    half.mkdir()
+    run(config(f"train_list={tmp_path / 'list.txt'}", "overwrite=true"))
+    assert not half.exists() and (out / odd.name).is_dir()
+
+
+def test_command_line_tells_user_errors_in_one_line(
+    checkpoints: dict[str, Path], balls: Path, tmp_path: Path
+) -> None:
+    common = ["synthesize", f"output={tmp_path / 'out'}", "device=cpu"]
+    pose = f"mvdiffusion={checkpoints['pose']}"
+    for settings, told in [
+        ([pose, f"train_list={tmp_path / 'none.txt'}"], "no such list file"),
+        ([f"mvdiffusion={tmp_path / 'none'}", f"input={balls}"], "no such folder"),
+        ([pose, f"input={balls}", "diffusion.guidance=.inf"], "finite number"),
+        ([pose], "no samples: set input"),
+    ]:
+        result = CliRunner().invoke(app, [*common, *settings])
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ") and told in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_writes_nothing(config: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -119,7 +119,11 @@ def test_buttons_and_slider_change_view_scene_and_frame(tmp_path: Path) -> None:
 
 def _bar_height(page: Path, width: int) -> int:
     act(page, "document.title = document.querySelector('.bar').offsetHeight;")
-    return int(elements(page, f"--window-size={width},{width}").split("<title>")[1].split("<")[0])
+    return int(_title(page, width))
+
+
+def _title(page: Path, width: int) -> str:
+    return elements(page, f"--window-size={width},{width}").split("<title>")[1].split("<")[0]
 
 
 def test_keys_turn_and_depths_are_sorted_again(tmp_path: Path) -> None:
@@ -149,6 +153,40 @@ def test_element_works_in_any_page(tmp_path: Path) -> None:
     shown = screenshot(page, SIDE, 2 * SIDE)
     assert_same(shown[:SIDE], ours(mouse(), View()))
     assert_same(shown[SIDE:], ours(balls(), View()))
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e30])
+def test_gaussians_larger_than_everything_fill_the_picture(tmp_path: Path, scale: float) -> None:
+    scene = balls()
+    scene.scales[:] = scale
+    page = tmp_path / "view.html"
+    write_viewer(page, [Scene("a", [pack(scene)])], "a", background=GREY, controls=False)
+    shown = screenshot(page, SIDE, SIDE).reshape(-1, 3)
+    assert np.ptp(shown, axis=0).max() <= 1 and np.abs(shown[0] - 255 * GREY).max() > 30
+
+
+def test_scene_without_gaussians_is_the_background(tmp_path: Path) -> None:
+    page = tmp_path / "view.html"
+    write_viewer(page, [Scene("a", [pack(balls()[:0])])], "a", background=GREY, controls=False)
+    assert (screenshot(page, SIDE, SIDE) == round(255 * GREY)).all()
+
+
+def test_low_view_keeps_half_of_its_height_for_the_picture(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    viewer = splat_viewer([Scene("a", [pack(balls())])], height="100px")
+    page.write_text(f"<!doctype html><body style='margin: 0'>{viewer}</body>")
+    act(page, "document.title = document.querySelector('canvas').offsetHeight;")
+    assert _title(page, 300) == "50"
+
+
+def test_names_are_text_and_no_markup_in_the_browser(tmp_path: Path) -> None:
+    page = tmp_path / "view.html"
+    name = "</script><img src=x>&amp;"
+    scenes = [Scene(name, [pack(balls())] * 2, [name, name]), Scene("b", [pack(balls())])]
+    write_viewer(page, scenes, f"</title>{name}", side_by_side=True)
+    count = "document.querySelectorAll('img').length"
+    act(page, f"document.title = [{count}, document.querySelector('button').textContent.length];")
+    assert _title(page, SIDE) == f"0,{len(name)}"
 
 
 def test_browser_has_nothing_to_complain_about(tmp_path: Path) -> None:

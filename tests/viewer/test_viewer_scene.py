@@ -73,6 +73,38 @@ def test_too_many_leave_out_what_covers_least_and_it_is_told(caplog: pytest.LogC
     assert torch.allclose(unpack(packed).means, scene.means[5:9], atol=1e-4)
 
 
+def test_a_gaussian_far_away_does_not_cost_the_others_their_precision(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = random_gaussians(3, 50)
+    scene.means[7] = torch.tensor([1e5, 0, 0])
+    scene.opacities[:] = 0.5
+    with caplog.at_level(logging.WARNING):
+        packed = pack(scene)
+    assert packed.left_out == 1 and "far away" in caplog.text
+    others = [number for number in range(50) if number != 7]
+    assert (unpack(packed).means - scene.means[others]).abs().max() < 2e-5
+
+
+def test_nothing_is_far_where_nearly_all_lie_at_one_point() -> None:
+    scene = random_gaussians(3, 50)
+    scene.means[:] = 0
+    scene.means[7] = 0.5
+    scene.opacities[:] = 0.5
+    assert len(pack(scene)) == 50
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e10, 1e30])
+def test_absurd_scales_are_brought_to_what_can_be_drawn(scale: float) -> None:
+    scene = random_gaussians(3, 5)
+    scene.opacities[:] = 0.5
+    scene.scales[2] = scale
+    back = unpack(pack(scene))
+    assert back.scales.min() > 1e-8 and back.scales.max() < 2e3
+    others = [0, 1, 3, 4]
+    assert (back.scales[others] / scene.scales[others] - 1).abs().max() < 1e-3
+
+
 def test_what_cannot_be_seen_takes_no_room() -> None:
     scene = random_gaussians(2, 10)
     scene.opacities[:5] = 0.003

@@ -1,6 +1,8 @@
 """Published weights: pinned, compared with the Hub's checksums, in the place where inference takes them."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -131,6 +133,39 @@ def test_file_of_somebody_else_is_not_replaced(fake_hub, folder: Path) -> None:
     assert fake_hub.downloaded == []
 
 
+def test_record_that_is_garbled_is_made_anew_once_deleted(fake_hub, folder: Path) -> None:
+    pull(FACELIFT, folder, accepted=True)
+    (folder / RECORD).write_text("{")
+    with pytest.raises(CheckpointError, match="Delete it and pull again"):
+        pull(FACELIFT, folder, accepted=True)
+    (folder / RECORD).unlink()
+    fake_hub.downloaded.clear()
+    pull(FACELIFT, folder, accepted=True)
+    assert fake_hub.downloaded == [] and verify(FACELIFT, folder).recorded
+
+
+def test_disk_that_fills_up_is_told_and_keeps_what_has_come(fake_hub, folder: Path) -> None:
+    def fill(path: Path) -> None:
+        if len(fake_hub.downloaded) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    fake_hub.damage = fill
+    full = CliRunner().invoke(app, ["weights", "pull", "--to", str(folder), "--accept-licence"])
+    assert full.exit_code == 2 and "error: No space left on device: " in full.stderr
+    assert len([path for place in ("gslrm", "mvdiffusion") for path in (folder / place).rglob("*.*")]) == 2
+    assert not (folder / RECORD).exists()
+
+
+def test_other_files_in_the_folder_are_left_alone(fake_hub, folder: Path) -> None:
+    (folder / "mvdiffusion").mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "mvdiffusion" / "notes.txt").write_text("mine")
+    pull(FACELIFT, folder, accepted=True)
+    assert (folder / "notes.txt").read_text() == (folder / "mvdiffusion" / "notes.txt").read_text() == "mine"
+    assert "mvdiffusion/notes.txt" not in json.loads((folder / RECORD).read_text())["files"]
+    assert verify(FACELIFT, folder).recorded
+
+
 def test_disk_is_asked_before_the_first_byte(fake_hub, folder: Path, monkeypatch) -> None:
     monkeypatch.setattr(pulling, "free_bytes", lambda path: 1000)
     with pytest.raises(ConfigError, match="are to be fetched and 1 kB are free there"):
@@ -219,6 +254,9 @@ def test_command_line(fake_hub, folder: Path) -> None:
     assert checked.exit_code == 0 and "files with the recorded checksums" in checked.stdout
     (folder / CHECKPOINT).write_bytes(b"")
     assert call(app, ["weights", "verify", "--to", str(folder)]).exit_code == 2
-    for wrong in (["push"], ["pull", "gpt"]):
+    refused = call(app, ["weights", "pull", "gpt"])
+    assert refused.exit_code == 2 and refused.stderr.startswith("error: weights 'gpt' are not known")
+    # What makes no sense together is no option: verify has no licence to accept.
+    for wrong in (["push"], ["verify", "--accept-licence"]):
         refused = call(app, ["weights", *wrong])
-        assert refused.exit_code == 2 and refused.stderr.startswith("error: ")
+        assert refused.exit_code == 2 and "No such" in refused.stderr

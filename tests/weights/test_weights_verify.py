@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from mouse_facelift.errors import CheckpointError
 from mouse_facelift.provenance import sha256
@@ -51,7 +52,15 @@ def test_budget_of_hashing_is_kept_and_told(pulled: Path) -> None:
     assert verify(FACELIFT, pulled, hash_bytes=0).hashed == 0
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"files": {"x": {}}}', '{"files": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "[" * 100_000, '{"files": {"x": {}}}', '{"files": {}}'),
+        '{"name": [1], "repository": "", "revision": "", "licence": "", "accepted": "", "files": {}}',
+        '{"name": "facelift", "repository": "", "revision": "", "licence": "", "accepted": "", "files": '
+        '{"x": {"bytes": "1", "sha256": "", "source": null, "checked_by": ""}}}',
+    ],
+)
 def test_garbled_record_is_no_record(pulled: Path, content: str) -> None:
     (pulled / RECORD).write_text(content)
     with pytest.raises(CheckpointError, match="not a record of `mfl weights pull`"):
@@ -75,7 +84,7 @@ def test_files_put_there_by_hand_are_whole_but_their_checksums_unknown(pulled: P
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        (CHECKPOINT, "cut off or no file of torch.save"),
+        (CHECKPOINT, "is cut off, damaged or no file of torch.save"),
         (UNET, "its header says"),
         ("mvdiffusion/vae/config.json", "is empty"),
     ],
@@ -95,9 +104,36 @@ def test_archive_with_a_wrong_bit_is_found_by_its_own_checksums(pulled: Path) ->
         verify(FACELIFT, pulled)
 
 
-def test_header_that_is_no_header_is_found(pulled: Path) -> None:
+def test_wrong_bytes_in_an_archive_are_a_fault_and_never_another_error(tmp_path: Path) -> None:
+    """Names that are no text, sizes beyond any, encryption: the ZIP library says each in another way."""
+    path = tmp_path / "gslrm" / "ckpt_1.pt"
+    path.parent.mkdir()
+    torch.save({"a": torch.zeros(4)}, path)
+    whole = path.read_bytes()
+    found = 0
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with pytest.raises(CheckpointError) as caught:
+            verify(FACELIFT, tmp_path)
+        found += f"{path.name} is " in str(caught.value)
+    assert found > len(whole) / 7 / 3
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(
+            b"{]}",
+            b"[" * 100_000,
+            b'{"a": {"data_offsets": [0, "x"]}}',
+            b'{"a": {"data_offsets": [0, 1e999]}}',
+        ),
+        *(b'{"a": {"data_offsets": [0, null]}}', b'{"__metadata__": {}}'),
+    ],
+)
+def test_header_that_is_no_header_is_found(pulled: Path, header: bytes) -> None:
     (pulled / RECORD).unlink()
-    (pulled / UNET).write_bytes((3).to_bytes(8, "little") + b"{]}")
+    (pulled / UNET).write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(CheckpointError, match="damaged header"):
         verify(FACELIFT, pulled)
 

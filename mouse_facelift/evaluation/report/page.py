@@ -54,7 +54,8 @@ ANGLE_CHARTS = {
     "iou": "silhouette IoU",
     "boundary_px": "distance of the outlines, px",
 }
-SPLIT_STYLES = (("missing", "s2"), ("extra", "s6"), ("colour", "s1"))
+SPLIT_STYLES = (("animal missing", "s2"), ("animal where there is none", "s6"), ("wrong colour", "s1"))
+ALL = "all cameras"
 
 
 def write_comparison_html(path: Path, comparison: Comparison) -> None:
@@ -67,6 +68,7 @@ def write_comparison_html(path: Path, comparison: Comparison) -> None:
     sections = [
         _verdict(comparison),
         facts(comparison.facts),
+        section("reading", "How to read this page", _reading(comparison)),
         section("arms", "How good each is", *_arms(comparison)),
         section("differences", "The differences that decide", *_differences(comparison)),
         section("errors", "Where e2e errs", *_errors(comparison)),
@@ -135,7 +137,8 @@ def _arms(comparison: Comparison) -> Iterator[Markup]:
             _row(arm.title, arm.style, value, f"{value.mean:.2f} dB")
             for arm in comparison.arms
             if (value := comparison.means[arm.name].get(DECIDING)) is not None
-        ],
+        ]
+        + _baseline_rows(comparison),
         "PSNR with all errors, by arm",
         "PSNR with all errors charged to the animal, dB",
     )
@@ -159,6 +162,16 @@ def _table(arms: Sequence[Arm], means: Mapping[str, Mapping[str, Contrast]]) -> 
                 known[DECIDING] = known["psnr_animal_db"]
             lines.append([tag("i", title), *(known.get(column, Markup("")) for column in names)])
     return html_table(["", *(COLUMNS[name][0] for name in names)], lines)
+
+
+def _baseline_rows(comparison: Comparison) -> list[Interval]:
+    """Trivial pictures in the chart of arms: those whose PSNR with all errors is known."""
+    means = next(iter(comparison.means.values()), {})
+    return [
+        _row(BASELINES[name], "s5", value, f"{value.mean:.2f} dB")
+        for name in EXACT_IOU
+        if (value := means.get(name)) is not None
+    ]
 
 
 def _row(name: str, style: str, value: Contrast, text: str) -> Interval:
@@ -198,21 +211,25 @@ def _errors(comparison: Comparison) -> Iterator[Markup]:
         "p",
         "The squared error over both silhouettes, per pixel of the true animal, split without remainder: "
         "animal that is missing, animal where there is none, and wrong colour where both are. Beside each "
-        "camera its angle to the nearest one whose view was shown.",
+        "camera its angle to the nearest one whose view was shown; below, what the true outline in one "
+        "colour would cost.",
     )
     charts = {}
     for name in ("e2e", "direct"):
         scores = comparison.scores.get(f"{name}{comparison.base}", ())
         charts[name] = [
             *((_camera(camera, chosen), _parts(chosen)) for camera, chosen in _by_camera(scores).items()),
-            ("all", _parts(scores)),
+            (ALL, _parts(scores)),
+            (BASELINES["psnr_outline_db"], [0.0, 0.0, _outline_error(scores)]),
         ]
     most = max(sum(parts) for rows in charts.values() for _, parts in rows)
     for name, rows in charts.items():
-        missing, extra, colour = rows[-1][1]
+        missing, extra, colour = dict(rows)[ALL]
         whole = missing + extra + colour
         share = (missing + extra) / whole if whole > 0 else 0.0
-        yield tag("h3", name, tag("small", f"{share:.0%} of the error is the silhouette's"))
+        yield tag(
+            "h3", name, tag("small", f"{share:.0%} of the error is a wrong silhouette, the rest colour")
+        )
         yield stacked_bars(rows, SPLIT_STYLES, f"Parts of the error of {name}", "mean squared error", most)
 
 
@@ -230,7 +247,7 @@ def _angles(comparison: Comparison) -> Iterator[Markup]:
             if not arm.name.startswith("shown")
             and (curve := _curve(comparison.scores[arm.name], column, arm.title, arm.style)) is not None
         ]
-        if column == "psnr_animal_db":
+        if column in (DECIDING, "psnr_animal_db"):
             e2e = comparison.scores[f"e2e{comparison.base}"]
             trivial = _curve(e2e, "psnr_outline_db", BASELINES["psnr_outline_db"], "s5")
             series += [trivial] if trivial is not None else []
@@ -335,17 +352,43 @@ def _methods(comparison: Comparison) -> Iterator[Markup]:
     yield tag("h3", "The decision")
     yield from (tag("p", text) for text in LOGIC)
     yield tag("h3", "Figures")
-    names = [*COLUMNS, *BASELINES, "angle_deg", *(f"error_{part}" for part in PARTS)]
-    lines = ([tag("dt", name), tag("dd", DEFINITIONS[name])] for name in names if name in DEFINITIONS)
+    titles = {name: title for name, (title, _) in COLUMNS.items()} | BASELINES
+    names = [*titles, "angle_deg", *(f"error_{part}" for part in PARTS)]
+    lines = (
+        [tag("dt", titles.get(name), tag("small", name)), tag("dd", DEFINITIONS[name])] for name in names
+    )
     yield tag("dl", *lines, class_="facts definitions")
 
 
+def _reading(comparison: Comparison) -> Markup:
+    return facts([*READING, ("does not matter", f"a difference below {comparison.relevant_db:g} dB")])
+
+
+READING = (
+    ("direct", "all real camera views \u2192 GS-LRM \u2192 the animal in 3D"),
+    ("e2e", "one real camera view \u2192 MVDiffusion draws the other views \u2192 GS-LRM \u2192 3D"),
+    ("5a", "train GS-LRM further on views that MVDiffusion drew, so that it learns to put up with them"),
+    ("5b", "keep training on real views, and spend the effort elsewhere, such as on MVDiffusion"),
+    (
+        "PSNR, dB",
+        "how near a picture is to the real one; higher is better. 3 dB more is half the squared error, 6 dB "
+        "half the error. With all errors, a wrong outline counts as much as a wrong colour",
+    ),
+    (
+        "small numbers",
+        "intervals: had other moments of the same recording been measured, the mean would likely lie there",
+    ),
+    (
+        "trivial pictures",
+        "what needs no model, such as the true outline filled with one colour; below it a model shows little",
+    ),
+)
 METHOD = (
     "Direct is shown all real views but one, and is measured at that one, for each camera in turn. e2e is "
     "shown one real view and is measured at all others. Only places (a camera of a frame) that every arm "
     "predicts are compared. Figures are means over the cameras of a frame, then over frames; their intervals "
     "come from drawing the frames again, neighbours together as configured, all cameras of a frame at once. "
-    "Everything is measured on white, at the size of the samples' pictures."
+    "Everything is measured on white."
 )
 LOGIC = (
     "V are the generated views themselves, before GS-LRM; E is e2e's rendering, after it; D is direct's, of "
@@ -374,6 +417,12 @@ def _by_camera(scores: Sequence[Score]) -> dict[int, list[Score]]:
 def _camera(view_id: int, scores: Sequence[Score]) -> str:
     angles = [angle for score in scores if (angle := score.values.get("angle_deg")) is not None]
     return f"camera {view_id}, {np.mean(angles):.0f}\u00b0" if angles else f"camera {view_id}"
+
+
+def _outline_error(scores: Sequence[Score]) -> float:
+    """Mean squared error of the true outline in one colour."""
+    known = [value for score in scores if (value := score.values.get("psnr_outline_db")) is not None]
+    return float(np.mean([10 ** (-value / 10) for value in known])) if known else 0.0
 
 
 def _parts(scores: Sequence[Score]) -> list[float]:
