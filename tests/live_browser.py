@@ -74,6 +74,8 @@ def live_page(address: str, folder: Path, width: int, height: int) -> Iterator[L
     if found is None:
         pytest.skip(f"no Chromium on the path ({', '.join(NAMES)})")
     profile = folder / "browser"
+    # Of an earlier page in the same folder.
+    (profile / "DevToolsActivePort").unlink(missing_ok=True)
     command = [
         *(found, "--headless=new", "--no-sandbox", "--disable-background-networking", *SOFTWARE_WEBGL),
         *(f"--window-size={width},{height}", "--hide-scrollbars", f"--user-data-dir={profile}"),

@@ -38,9 +38,9 @@ from .pairs import (
 from .report.contents import Arm, Comparison
 from .report.page import write_comparison_html
 from .report.pictures import Shown, Strip, error_map, window_of
-from .run import check_views, find_lpips, find_methods, finish, load, measure_method, refuse_seen
+from .run import find_all, find_lpips, finish, measure_method, rehearse
 from .scores import DEFINITIONS, Score, write_scores
-from .subjects import Subject, find_subjects
+from .subjects import Subject
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +79,8 @@ def run(config: CompareConfig, dry_run: bool = False) -> Path:
     device, evaluation = choose_device(config.device), config.evaluation
     check_output(config.output)
     check_maker(config.output, COMMAND)
-    subjects = find_subjects(config.data, config.truth, config.limit, config.image_size)
     record = Run(COMMAND, config)
-    methods = find_methods(evaluation)
-    for method in methods:
-        check_views(method, subjects)
-        if config.leaks.action == "refuse":
-            refuse_seen(method, subjects)
+    subjects, methods = find_all(evaluation)
     lpips = find_lpips(evaluation, device)
     pictured = [subjects[index] for index in spread_evenly(len(subjects), config.pictures)]
     kept = KeptComparison(
@@ -96,9 +91,7 @@ def run(config: CompareConfig, dry_run: bool = False) -> Path:
     )
     record.add_hashes({name: value for method in methods for name, value in method.weights.hashes.items()})
     if dry_run:
-        for method in methods:
-            load(method, device)
-        log.info("%d samples for %s; all is in order", len(subjects), ", ".join(m.name for m in methods))
+        rehearse(methods, subjects, device)
         return config.output
     record.write(config.output)
     Run("evaluate", evaluation).write(evaluation.output)

@@ -75,20 +75,13 @@ def run(config: EvaluateConfig, dry_run: bool = False) -> Path:
         DependencyError: the device or LPIPS is not there.
     """
     device = choose_device(config.device)
-    subjects = find_subjects(config.data, config.truth, config.limit, config.image_size)
     record = Run(COMMAND, config)
-    methods = find_methods(config)
-    for method in methods:
-        check_views(method, subjects)
-        if config.leaks.action == "refuse":
-            refuse_seen(method, subjects)
+    subjects, methods = find_all(config)
     lpips = find_lpips(config, device)
     kept = KeptScores(config, {method.name: method.weights.hashes for method in methods})
     record.add_hashes({name: value for method in methods for name, value in method.weights.hashes.items()})
     if dry_run:
-        for method in methods:
-            load(method, device)
-        log.info("%d samples for %s; all is in order", len(subjects), ", ".join(m.name for m in methods))
+        rehearse(methods, subjects, device)
         return config.output
     pictured = [subjects[index] for index in spread_evenly(len(subjects), config.pictures)]
     record.write(config.output)
@@ -103,6 +96,34 @@ def run(config: EvaluateConfig, dry_run: bool = False) -> Path:
     record.lap("summary")
     record.write(config.output)
     return config.output
+
+
+def find_all(config: EvaluateConfig) -> tuple[list[Subject], list[Method]]:
+    """Samples and methods, found to suit each other.
+
+    Raises:
+        ConfigError: no protocol fits, or frames were trained on and are to be refused.
+        DataError: a sample or its truth cannot be used, or its cameras do not suit.
+        CheckpointError: weights are missing.
+    """
+    subjects = find_subjects(config.data, config.truth, config.limit, config.image_size)
+    methods = find_methods(config)
+    for method in methods:
+        check_views(method, subjects)
+        if config.leaks.action == "refuse":
+            refuse_seen(method, subjects)
+    return subjects, methods
+
+
+def rehearse(methods: Sequence[Method], subjects: Sequence[Subject], device: torch.device) -> None:
+    """Load every network once.
+
+    Raises:
+        CheckpointError: one cannot be used.
+    """
+    for method in methods:
+        load(method, device)
+    log.info("%d samples for %s; all is in order", len(subjects), ", ".join(m.name for m in methods))
 
 
 def find_methods(config: EvaluateConfig) -> list[Method]:
@@ -139,10 +160,11 @@ def refuse_seen(method: Method, subjects: Sequence[Subject]) -> None:
     ]
     if seen:
         some = ", ".join(seen[:5]) + (", ..." if len(seen) > 5 else "")
+        guard = method.guard.guard_frames
+        near = f", or on frames within leaks.guard_frames={guard} of them" if guard else ""
         raise ConfigError(
-            f"{method.name} was trained on {len(seen)} of the {len(subjects)} samples, or on frames within "
-            f"leaks.guard_frames={method.guard.guard_frames} of them: {some}. Measure on others, such as "
-            "data_val.txt, or set leaks.action=mark to measure and mark them."
+            f"{method.name} was trained on {len(seen)} of the {len(subjects)} samples{near}: {some}. Measure "
+            "on others, such as data_val.txt, or set leaks.action=mark to measure and mark them."
         )
 
 

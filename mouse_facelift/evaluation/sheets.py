@@ -60,7 +60,7 @@ def sheet(rows: Sequence[tuple[str, Tensor]]) -> Tensor:
     for name, strip in rows:
         filled = torch.ones(3, height, width)
         filled[..., : strip.shape[-1]] = strip
-        lines.append(torch.cat([label(name, height, height // 2), filled], dim=-1))
+        lines.append(torch.cat([label(name.replace("_", "\n"), height, height // 2), filled], dim=-1))
     return torch.cat(lines, dim=-2)
 
 

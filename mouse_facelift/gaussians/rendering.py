@@ -77,10 +77,16 @@ def render(
         # gsplat is not made for empty scenes.
         draw = _rasterize_gsplat if on_gpu and len(gaussians) else rasterize
         rgb, depth, alpha = draw(gaussians, K, w2c, width, height).split((3, 1, 1), dim=2)
-        behind = torch.as_tensor(1.0 if background is None else background, dtype=dtype, device=device)
-        rgb = rgb + (1 - alpha) * behind.view(-1, 1, 1)
+        rgb = rgb + (1 - alpha) * _behind(background, rgb)
         depth = depth / alpha.clamp_min(1e-10)
     return Rendering(rgb, alpha, depth) if batched else Rendering(rgb[0], alpha[0], depth[0])
+
+
+def _behind(background: float | Tensor | None, rgb: Tensor) -> float | Tensor:
+    """The background as a factor. A number stays one: as a tensor it would make the host wait for the GPU."""
+    if isinstance(background, Tensor):
+        return background.to(rgb).view(-1, 1, 1)
+    return 1.0 if background is None else background
 
 
 def _rasterize_gsplat(gaussians: Gaussians, K: Tensor, w2c: Tensor, width: int, height: int) -> Tensor:

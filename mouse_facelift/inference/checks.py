@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 from ..errors import ConfigError, DataError, MflError
+from ..provenance import check_maker, check_output
 from ..samples.training_data import TrainingData
 from .config import InferConfig, ReconstructionConfig
 from .inputs import Source
@@ -16,6 +17,18 @@ OTHER_SIZE = 1.1
 """Animals so many times as large or small as in training are told of."""
 
 
+def check_place(config: InferConfig) -> None:
+    """Refuse an output that cannot be written, or is somebody else's.
+
+    Raises:
+        ConfigError: it is not a folder, belongs to another command, or is the input itself.
+    """
+    check_output(config.output)
+    if config.output.resolve() == config.input.resolve():
+        raise ConfigError(f"output={config.output} is the input itself. Choose another output.")
+    check_maker(config.output, "infer")
+
+
 def check_inputs(config: InferConfig, sources: Sequence[Source]) -> None:
     """Refuse what cannot work.
 
@@ -25,8 +38,6 @@ def check_inputs(config: InferConfig, sources: Sequence[Source]) -> None:
     """
     if config.sequence.enabled:
         check_sequence(sources)
-    if config.output.resolve() == config.input.resolve():
-        raise ConfigError(f"output={config.output} is the input itself. Choose another output.")
     for source in sources:
         _check_views(config, source)
         source.check()
@@ -91,8 +102,8 @@ def warn_of_scale(trained: TrainingData | None, sources: Sequence[Source]) -> No
     if others:
         worst = max(others, key=lambda source: abs(math.log(others[source])))
         log.warning(
-            "%d of %d samples show the animal at a size that GS-LRM was not trained on: in %s it is %.2g times "
-            "as large. Prepare them with geometry.scale=%.4g (of a recording: preprocess.geometry.scale).",
+            "%d of %d samples show the animal at a size that GS-LRM was not trained on: in %s it is %.2g "
+            "times as large. Prepare them with geometry.scale=%.4g (a recording: preprocess.geometry.scale).",
             len(others),
             len(found),
             worst.name,

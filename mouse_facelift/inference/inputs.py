@@ -95,7 +95,7 @@ class Source:
         if self.is_picture:
             read_cutout(self.path, self.mask)
         else:
-            read_sample(self.path)
+            _ = read_sample(self.path).world_from_model
 
     @property
     def view_ids(self) -> tuple[int, ...]:

@@ -41,9 +41,9 @@ def read_cutout(path: Path, mask: Path | None = None) -> NDArray[np.uint8]:
         return rgba
     if not image.has_transparency_data:
         raise DataError(
-            f"{path}: has no alpha channel (mode {image.mode}), so the animal cannot be told from the background. "
-            "Save it as RGBA with alpha 0 around the animal, or give mask=FILE, a grey picture of the same "
-            "size that is white on the animal."
+            f"{path}: has no alpha channel (mode {image.mode}), so the animal cannot be told from the "
+            "background. Save it as RGBA with alpha 0 around the animal, or give mask=FILE, a grey picture "
+            "of the same size that is white on the animal."
         )
     shown = rgba[..., 3] > 127
     if not shown.any():
@@ -121,7 +121,7 @@ def _open(path: Path) -> Image.Image:
             image = ImageOps.exif_transpose(file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise DataError(f"{path}: not a readable picture ({error}).") from None
     if image.mode not in MODES:
         raise DataError(

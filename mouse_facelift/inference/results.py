@@ -85,11 +85,8 @@ def write_results(
         title = "Reconstruction" if views.frame_index is None else f"Frame {views.frame_index}"
         scene = Scene(title, [pack(result.gaussians)])
         write_viewer(folder / "view.html", [scene], title, background=config.background)
-    if views.K is None:
-        return {}
     rows, facts = _render_real_cameras(folder, views, result, config)
-    means = _means(rows)
-    report = result.report
+    means, report = _means(rows), result.report
     content: dict[str, Any] = {
         "mode": config.mode,
         "frame_index": views.frame_index,
@@ -125,9 +122,10 @@ def _in_output_frame(views: Views, result: Reconstruction, config: InferConfig) 
 def _render_real_cameras(
     folder: Path, views: Views, result: Reconstruction, config: InferConfig
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Render at every real camera, save beside the truth, and measure."""
+    """Render at every real camera, save beside the truth, and measure; a lone picture has no camera."""
     device = result.gaussians.means.device
-    assert views.K is not None and views.w2c is not None
+    if views.K is None or views.w2c is None:
+        return [], {}
     size = views.rgba.shape[-1]
     with torch.no_grad():
         picture = render(

@@ -11,9 +11,9 @@ import torch
 from ..errors import DataError
 from ..files import atomic_folder, write_json
 from ..progress import track
-from ..provenance import Run, check_maker, check_output
+from ..provenance import Run
 from ..samples.training_data import TrainingData
-from .checks import check_inputs, check_references, named, warn_of_scale
+from .checks import check_inputs, check_place, check_references, named, warn_of_scale
 from .config import InferConfig
 from .filter_cost import filter_cost_db
 from .inputs import Source, Views
@@ -49,8 +49,7 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
         DependencyError: the device is not there.
     """
     device = choose_device(config.device)
-    check_output(config.output)
-    check_maker(config.output, "infer")
+    check_place(config)
     weights, record = Weights.find(config), Run("infer", config)
     trained = TrainingData.load(weights.gslrm.parent)
     inputs = open_inputs(config, record)

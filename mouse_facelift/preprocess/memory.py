@@ -73,15 +73,17 @@ def planned_frames(opened: Opened, folder: Path) -> Iterator[PlannedFrames]:
     """
     workspace = Workspace(folder / HIDDEN)
     workspace.begin(opened.identity)
-    try:
-        with workspace.lock(SINGLE.name), Journal(workspace.work, SINGLE.name) as journal:
-            facts, plan, first_pass = first_stages(opened, workspace, journal, SINGLE)
-            second_pass = SecondPass(opened.config, facts, plan, first_pass)
-            yield PlannedFrames(facts, plan, opened.recording, second_pass)
-    except MflError:
+    # Where another process holds the lock, what is there is that one's, and stays.
+    with workspace.lock(SINGLE.name):
+        try:
+            with Journal(workspace.work, SINGLE.name) as journal:
+                facts, plan, first_pass = first_stages(opened, workspace, journal, SINGLE)
+                second_pass = SecondPass(opened.config, facts, plan, first_pass)
+                yield PlannedFrames(facts, plan, opened.recording, second_pass)
+        except MflError:
+            _leave(workspace, folder)
+            raise
         _leave(workspace, folder)
-        raise
-    _leave(workspace, folder)
 
 
 def _leave(workspace: Workspace, folder: Path) -> None:

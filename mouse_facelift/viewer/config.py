@@ -40,7 +40,7 @@ class ViewConfig(Config):
         description="Where the camera starts: sides are the animal's own, rig is behind all cameras; null "
         "takes corner where there are Gaussians, else rig.",
     )
-    fps: float = Field(25.0, gt=0, le=120, description="Moments a second when time plays.")
+    fps: int = Field(25, ge=1, le=120, description="Moments a second when time plays.")
     max_gaussians: int = Field(
         300_000, ge=1, description="Show this many at once, those with the largest opacity times area."
     )

@@ -80,7 +80,10 @@ def find_groups(paths: Sequence[Path]) -> list[Group]:
     for path in paths:
         found_groups, found_samples = _look_into(path)
         groups += found_groups
-        samples |= {folder.resolve().name: folder for folder in found_samples}
+        for folder in found_samples:
+            name = folder.resolve().name
+            if samples.setdefault(name, folder).resolve() != folder.resolve():
+                log.warning("%s is left out: %s has the same name.", folder, samples[name])
     if groups:
         return _joined(_named(groups), _Samples(samples))
     moments = tuple(Moment(name, sample=folder) for name, folder in samples.items())
@@ -141,9 +144,11 @@ def _in_order(moments: Sequence[Moment]) -> tuple[Moment, ...]:
 
 def _result(ply: Path) -> Moment:
     """A PLY and what `mfl infer` says of it."""
-    metrics, run = _json(ply.parent / "metrics.json"), _json(ply.parent.parent / "run.json")
-    settings = run.get("config")
-    stored = metrics.get("output_frame") or (isinstance(settings, dict) and settings.get("output_frame"))
+    metrics = _json(ply.parent / "metrics.json")
+    stored = metrics.get("output_frame")
+    if stored is None:
+        settings = _json(ply.parent.parent / "run.json").get("config")
+        stored = settings.get("output_frame") if isinstance(settings, dict) else None
     frame = metrics.get("frame_index")
     return Moment(
         ply.resolve().parent.name if ply.name == PLY else ply.stem,

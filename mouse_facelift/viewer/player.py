@@ -6,6 +6,7 @@ Controls are moved in viser's threads, which only note it; one thread reads file
 import logging
 import time
 from collections.abc import Callable, Sequence
+from html import escape
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,12 @@ class Player:
         self._time = gui.add_slider("moment", 0, last, 1, 0, visible=len(self._group.moments) > 1)
         self._play = gui.add_checkbox("play", False, visible=longest > 1)
         self._fps = gui.add_slider("fps", 1, max(60, config.fps), 1, config.fps, visible=longest > 1)
-        self._text = gui.add_markdown("")
+        self._text = gui.add_html("")
         rig = any(moment.sample for group in self._groups.values() for moment in group.moments)
         views = [view for view in START_VIEWS if rig or view != "rig"]
         buttons = gui.add_button_group("view", views)
         for layer in LAYERS:
-            box = gui.add_checkbox(layer, True)
+            box = gui.add_checkbox(layer, True, visible=rig or layer not in ("pictures", "cameras"))
             box.on_update(lambda event, layer=layer: self._stage.toggle(layer, event.target.value))
         self._choice.on_update(lambda event: self._requests.put(self._choose))
         self._time.on_update(lambda event: self._requests.put(lambda: self._move(event.client)))
@@ -122,7 +123,7 @@ class Player:
             # A damaged file must not end the view of the others.
             log.warning("%s", error)
             self._on_stage = moment
-            self._text.content = f"**{moment.name}** cannot be shown: {error}"
+            self._text.content = _html(moment.name, f"cannot be shown: {error}")
 
     def _until_next(self) -> float:
         """Seconds until the next moment."""
@@ -196,8 +197,8 @@ def _fov(height: float, focal: float) -> float:
 
 
 def _describe(shown: Shown, left_out: int) -> str:
-    """What is shown, as Markdown."""
-    parts = [f"**{shown.moment.name}**"]
+    """What is shown, as HTML."""
+    parts = []
     frame = shown.moment.frame_index
     if frame is None and shown.sample is not None:
         frame = shown.sample.frame_index
@@ -208,4 +209,8 @@ def _describe(shown: Shown, left_out: int) -> str:
     if left_out:
         parts.append(f"{left_out:,} of them not drawn".replace(",", " "))
     parts.append("millimetres of the rig" if shown.in_mm else "model units")
-    return " · ".join(parts)
+    return _html(shown.moment.name, " · ".join(parts))
+
+
+def _html(name: str, text: str) -> str:
+    return f'<div style="margin: 0.5em 1em; font-size: 0.9em"><b>{escape(name)}</b><br>{escape(text)}</div>'

@@ -126,7 +126,7 @@ class Stage:
             new = name not in self._nodes
             sizes: dict[str, Any] = {"render_width": width, "render_height": height}
             place: dict[str, Any] = {"position": middle, "wxyz": quaternion(camera.R.T)}
-            node = self._put("add_image", name, image=picture, **sizes, **place)
+            node = self._put("add_image", name, {"format": "png"}, image=picture, **sizes, **place)
             if new:
                 # The camera may be another one by the time of the click.
                 node.on_click(lambda event, name=name: self._on_picture(event, self._cameras[name]))

@@ -91,6 +91,9 @@ def test_truncated_video_says_how_many_frames_are_left(tmp_path, numbered):
     path.write_bytes(content[: int(0.7 * len(content))])
     with pytest.raises(DataError, match=r"announces 70 frames, only \d+ can be decoded"):
         VideoReader(path)
+    path.write_bytes(content[: content.index(b"mdat") + 4])
+    with pytest.raises(DataError, match="announces 70 frames, only 0 can be decoded"):
+        VideoReader(path)
 
 
 def test_cut_off_matroska_is_refused_although_it_announces_no_number(tmp_path, write_numbered_video):

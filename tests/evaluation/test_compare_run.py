@@ -70,7 +70,18 @@ def test_a_comparison_leaves_a_page_a_table_and_numbers(comparing, truth):
     assert numbers["domain_gap"]["median"]["own_loss"]["generated"] > 0
     page = (output / "compare.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page), "nothing is loaded from elsewhere"
-    for anchor in ("arms", "differences", "errors", "angle", "novel", "gap", "pictures", "view", "methods"):
+    for anchor in (
+        "reading",
+        "arms",
+        "differences",
+        "errors",
+        "angle",
+        "novel",
+        "gap",
+        "pictures",
+        "view",
+        "methods",
+    ):
         assert f'<section id="{anchor}">' in page or f'id="{anchor}"' in page, anchor
 
 

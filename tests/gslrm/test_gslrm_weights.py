@@ -100,6 +100,23 @@ def test_config_that_contradicts_the_training_is_refused(model: GSLRM, tmp_path:
         load_gslrm(tmp_path, config=TINY.model_copy(update={"scale_bias": -2.3}))
 
 
+def test_weights_copied_without_their_constants_are_refused(model: GSLRM, tmp_path: Path) -> None:
+    save_gslrm(model, tmp_path)
+    (tmp_path / "gslrm.json").unlink()
+    with pytest.raises(CheckpointError, match="gslrm.json is not beside it"):
+        load_gslrm(tmp_path / "gslrm.safetensors")
+    assert load_gslrm(tmp_path, config=model.config).config == model.config
+
+
+def test_size_of_the_trainings_pictures_goes_with_the_weights(model: GSLRM, tmp_path: Path) -> None:
+    save_gslrm(model, tmp_path / "trained", image_size=64)
+    loaded = load_gslrm(tmp_path / "trained")
+    save_gslrm(loaded, tmp_path / "copy")
+    assert load_gslrm(tmp_path / "copy").image_size == 64
+    save_gslrm(model, tmp_path / "untold")
+    assert load_gslrm(tmp_path / "untold").image_size is None
+
+
 def test_missing_unexpected_and_misshapen_tensors_are_listed(model: GSLRM, tmp_path: Path) -> None:
     state = model.state_dict()
     del state["transformer_layers.1.attn.fc.weight"]

@@ -92,13 +92,16 @@ def test_seed_decides_the_noise(e2e: Make, balls: Path, tmp_path: Path) -> None:
     assert a == b != c
 
 
-def test_lone_picture_gets_results_but_no_metrics(e2e: Make, balls: Path, tmp_path: Path) -> None:
+def test_lone_picture_gets_results_but_no_figures_of_cameras(e2e: Make, balls: Path, tmp_path: Path) -> None:
     picture = balls.parent / "sample_000000" / "images" / "cam_002.png"
     out = run(e2e(f"input={picture}"))
     novel = {f"novel_{side}.png" for side in NAMED_VIEWS}
-    promised = {"gaussians.ply", "turntable.mp4", "view.html", "views"} | novel
+    promised = {"gaussians.ply", "turntable.mp4", "view.html", "views", "metrics.json"} | novel
     assert {path.name for path in (out / "cam_002").iterdir()} == promised
     assert len(list((out / "cam_002" / "views").iterdir())) == 5
+    metrics = json.loads((out / "cam_002" / "metrics.json").read_text())
+    assert metrics["gaussians"] > 0 and metrics["filter"]["psnr_cost_db"] is None
+    assert metrics["views"] == [] and metrics["mean"] == {}
     assert not (out / "metrics.json").exists()
     assert json.loads((out / "run.json").read_text())["inputs"].keys() == {str(picture)}
 

@@ -129,6 +129,21 @@ def test_interrupted_run_goes_on_without_looking_at_the_masks_again(
     assert not list(out.glob(".*"))
 
 
+def test_unfinished_preprocessing_in_the_same_folder_keeps_its_work(settings: Make) -> None:
+    work = settings().output / ".work"
+    work.mkdir(parents=True)
+    (work / "identity.json").write_text("{}")
+    run(settings("limit=1"))
+    assert (work / "identity.json").is_file()
+
+
+def test_second_command_at_the_same_place_is_refused_and_disturbs_nothing(settings: Make) -> None:
+    with open_inputs(settings(), Run("infer", settings())).find():
+        with pytest.raises(ConfigError, match="another process is writing here"):
+            run(settings())
+        assert (settings().output / ".frames" / ".work" / "identity.json").is_file()
+
+
 def test_results_may_lie_beside_the_recording(settings: Make, recording: Path) -> None:
     run(settings(f"output={recording.parent}"), dry_run=True)
 

@@ -124,3 +124,14 @@ def test_picture_with_a_mask_is_reconstructed(
     save(mask, np.roll(grey(), 3))
     with pytest.raises(ConfigError, match="made before that file changed"):
         run(config(*settings))
+
+
+def test_several_pictures_with_masks_may_share_a_folder_of_results(
+    config: Make, picture: Path, facelift_pipeline: Path, tmp_path: Path
+) -> None:
+    other = save(tmp_path / "other.png", np.asarray(Image.open(picture))[::-1].copy())
+    for path in (picture, other):
+        mask = save(tmp_path / f"{path.stem}_mask.png", grey())
+        settings = ("mode=e2e", f"mvdiffusion={facelift_pipeline}", f"input={path}", f"mask={mask}")
+        out = run(config(*settings, "named_views=false", "turntable.frames=0", "page=false"))
+    assert {path.name for path in out.iterdir()} == {"mouse", "other", "run.json"}

@@ -105,6 +105,22 @@ def test_what_makes_it_worse_is_not_kept(truth: Gaussians) -> None:
     assert report.loss_after == report.loss_before
 
 
+def test_it_never_gives_back_what_cannot_be_written(truth: Gaussians, guess: Gaussians) -> None:
+    means = guess.means.clone()
+    means[0] = math.nan  # No renderer draws it, so no loss tells.
+    broken = replace(guess, means=means)
+    refined, _ = run(broken, look(truth, 3, 10.0), steps=10)
+    assert refined is broken
+
+
+def test_the_loss_before_is_that_of_all_that_came_in(truth: Gaussians, guess: Gaussians) -> None:
+    shown = look(truth, 3, 10.0)
+    pale = replace(guess, opacities=torch.where(torch.arange(300) < 150, guess.opacities, 1e-3))
+    _, report = run(pale, shown, steps=1)
+    target = _Target.cut_out(shown.pictures, shown.K, shown.w2c, 1.0)
+    assert report.loss_before == pytest.approx(float(target.loss(pale, RefineConfig())))
+
+
 def test_floaters_beside_the_animal_and_invisible_gaussians_are_dropped(truth: Gaussians) -> None:
     truth = replace(truth, means=0.4 * truth.means)
     means, opacities = truth.means.clone(), truth.opacities.clone()

@@ -222,6 +222,26 @@ def test_results_never_replace_the_input(config: Make, balls: Path) -> None:
     assert (balls.parent / "sample_000000" / "opencv_cameras.json").is_file()
 
 
+def test_output_that_is_the_input_or_of_another_command_is_refused(config: Make, balls: Path) -> None:
+    folder = balls.parent / "sample_000000"
+    with pytest.raises(ConfigError, match="is the input itself"):
+        run(config(f"input={folder}", f"output={folder}"))
+    training = balls.parent / "training"
+    training.mkdir()
+    (training / "run.json").write_text('{"command": "train-gslrm"}')
+    with pytest.raises(ConfigError, match="belongs to `mfl train-gslrm`"):
+        run(config(f"input={folder}", f"output={training}"))
+
+
+def test_similarity_that_is_none_is_refused_before_anything_is_written(config: Make, balls: Path) -> None:
+    cameras = balls.parent / "sample_000001" / "opencv_cameras.json"
+    cameras.write_text(json.dumps({**json.loads(cameras.read_text()), "world_from_model": [[1, 2], [3]]}))
+    settings = config(f"input={balls}")
+    with pytest.raises(DataError, match=r"sample_000001/opencv_cameras\.json: world_from_model is"):
+        run(settings)
+    assert not settings.output.exists()
+
+
 def test_folders_that_are_no_results_are_left_alone(config: Make, balls: Path) -> None:
     settings = config(f"input={balls}")
     (settings.output / "sample_000001").mkdir(parents=True)

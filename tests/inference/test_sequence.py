@@ -184,3 +184,17 @@ def test_a_killed_sequence_leaves_none(
     assert not [item for item in output.iterdir() if item.name.startswith(".")]
     run(config(*SMALL, f"input={path}"))
     assert metrics(output)["frames"] == 3
+
+
+def test_sequence_of_results_that_are_made_again_goes_with_them(
+    config: Config, walk: Callable[..., Path]
+) -> None:
+    path = walk()
+    output = run(config(*SMALL, f"input={path}"))
+    run(config(*SMALL[1:], f"input={path}"))
+    assert (output / "sequence").is_dir()
+    run(config(*SMALL[1:], f"input={path}", "overwrite=true"))
+    assert not (output / "sequence").exists()
+    (output / "sequence").mkdir()
+    run(config(*SMALL[1:], f"input={path}", "overwrite=true"))
+    assert (output / "sequence").is_dir(), "what nobody here made stays"

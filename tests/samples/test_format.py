@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,17 @@ def test_sample_reads_back_exactly(tmp_path: Path) -> None:
         assert np.array_equal(view.camera.w2c, camera.w2c)
         assert np.array_equal(read_rgba(view.file), picture)
     assert sample.views[0].file.name == "cam_004.png"
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    ["big", [[1, 2], [3]], np.eye(3).tolist(), [[np.inf] * 4] * 4, np.diag([-1.0, 1, 1, 1]).tolist()],
+)
+def test_similarity_that_is_none_is_refused_with_its_file(tmp_path: Path, matrix: object) -> None:
+    sample = write_sample(tmp_path / "s", images(1), cameras(1), [0])
+    garbled = replace(sample, metadata={"world_from_model": matrix})
+    with pytest.raises(DataError, match=r"s/opencv_cameras\.json: world_from_model is .*, expected a 4x4"):
+        _ = garbled.mm_per_unit
 
 
 def test_picture_of_another_size_than_its_camera_is_refused(tmp_path: Path) -> None:

@@ -48,3 +48,25 @@ def test_the_file_is_readable_json(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "training_data.json").read_text())
     assert content["sets"][0]["rig"]["recording"] == "monday"
     assert content["sets"][0]["samples"][0]["name"] == "a"
+
+
+def test_scales_of_the_samples_are_told_where_all_are_known(tmp_path: Path) -> None:
+    samples = [sample(tmp_path / f"sample_{n}", n, scale=40.0 + n) for n in range(3)]
+    record = TrainingData.of(samples, [0, 5])
+    assert record.sets[0].mm_per_unit == pytest.approx((40, 42))
+    record.save(tmp_path / "weights")
+    assert TrainingData.load(tmp_path / "weights") == record
+    del samples[1].metadata["world_from_model"]
+    assert [data.mm_per_unit for data in TrainingData.of(samples[1:], [0, 5]).sets] == [
+        None,
+        pytest.approx((42, 42)),
+    ]
+
+
+def test_record_from_before_scales_were_told_is_still_read(tmp_path: Path) -> None:
+    TrainingData.of([sample(tmp_path / "a", 1)], [0, 5]).save(tmp_path)
+    path = tmp_path / "training_data.json"
+    content = json.loads(path.read_text())
+    del content["sets"][0]["mm_per_unit"]
+    path.write_text(json.dumps(content))
+    assert TrainingData.load(tmp_path).sets[0].mm_per_unit is None

@@ -74,17 +74,6 @@ def test_truth_samples_show_the_surface_where_it_is(script: ModuleType, plan, tm
         assert (drawn & ~around).sum() < 0.01 * alpha.sum()
 
 
-def test_points_spread_evenly_over_the_surface(script: ModuleType) -> None:
-    # Two triangles of areas 1 and 3 get a quarter and three quarters of the points.
-    square = np.array([[0, 0, 0], [2, 0, 0], [0, 1, 0], [6, 0, 1], [0, 1, 1], [0, 0, 1]], float)
-    mesh = script.Mesh({"faces": np.array([[0, 1, 2], [3, 4, 5]])}, {})
-    object.__setattr__(mesh, "vertices", lambda frame: square)
-    points = mesh.points(0)
-    assert (points[:, 2] < 0.5).mean() == pytest.approx(0.25, abs=1e-3)
-    below = points[points[:, 2] < 0.5]
-    np.testing.assert_allclose(below.mean(axis=0), square[:3].mean(axis=0), atol=0.02)
-
-
 def test_the_fragment_is_a_table_of_all_groups(script: ModuleType, plan, tmp_path: Path) -> None:
     for name in ("gslrm", "mvdiff"):
         (tmp_path / f"{name}_steps.json").write_text("5\n")

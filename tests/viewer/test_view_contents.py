@@ -88,6 +88,14 @@ def test_samples_of_other_results_are_told(tmp_path: Path, caplog: pytest.LogCap
     assert "sample_000001" in caplog.text
 
 
+def test_second_sample_of_a_name_is_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folders = [make_sample(tmp_path / place / "sample_000000") for place in "ab"]
+    with caplog.at_level(logging.WARNING):
+        (group,) = find_groups([*folders, folders[0]])
+    assert [moment.sample for moment in group.moments] == folders[:1]
+    assert caplog.text.count("is left out") == 1
+
+
 def test_hidden_folders_of_killed_commands_are_not_results(tmp_path: Path) -> None:
     make_result(tmp_path / ".sample_000012.ol189v57")
     make_result(tmp_path / "sample_000013")

@@ -105,7 +105,7 @@ class Nodes:
 
         def add(name: str, *values: Any, **options: Any) -> Node:
             value = options.get("initial_value", values[-1] if values else None)
-            key = "text" if method == "add_markdown" else name
+            key = "text" if method == "add_html" else name
             self.nodes[key] = Node(**{"visible": True, "value": value, **options})
             self.added.append(key)
             return self.nodes[key]

@@ -33,9 +33,9 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 }
 """Figures of the table of arms; those that no arm has are left out."""
 BASELINES = {
-    "psnr_white_db": "a white picture",
-    "psnr_outline_db": "the true outline in its mean colour",
-    "psnr_shift_db": "the truth, one pixel aside",
+    "psnr_white_db": "white picture",
+    "psnr_outline_db": "true outline in one colour",
+    "psnr_shift_db": "truth moved by one pixel",
 }
 """Trivial pictures, by their PSNR on the animal."""
 EXACT_IOU = {"psnr_white_db": "0", "psnr_outline_db": "1"}
