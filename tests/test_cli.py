@@ -78,7 +78,7 @@ def test_help_answers_fast_and_lists_every_command() -> None:
 
 
 def test_user_error_through_the_real_program(tmp_path: Path) -> None:
-    arguments = ["infer", f"gslrm={tmp_path}", f"input={tmp_path / 'none'}", f"output={tmp_path / 'out'}"]
+    arguments = ["infer", f"gslrm={tmp_path / 'none'}", f"input={tmp_path}", f"output={tmp_path / 'out'}"]
     done = subprocess.run(
         [sys.executable, "-m", "mouse_facelift", *arguments], capture_output=True, text=True
     )

@@ -180,8 +180,8 @@ def _choose_config(
     if stored is None:
         if wanted is None and file.name == WEIGHTS_FILE:
             raise CheckpointError(
-                f"{file}: {CONFIG_FILE} is not beside it, which holds the model's constants: read without them, "
-                f"the same weights mean other Gaussians. Copy the whole folder, or give the training run."
+                f"{file}: {CONFIG_FILE} is not beside it, which holds the model's constants: without them "
+                "the same weights mean other Gaussians. Copy the whole folder, or give the training run."
             )
         return wanted or infer_config(state, file)
     if wanted is None:

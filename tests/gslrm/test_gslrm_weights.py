@@ -103,7 +103,7 @@ def test_config_that_contradicts_the_training_is_refused(model: GSLRM, tmp_path:
 def test_weights_copied_without_their_constants_are_refused(model: GSLRM, tmp_path: Path) -> None:
     save_gslrm(model, tmp_path)
     (tmp_path / "gslrm.json").unlink()
-    with pytest.raises(CheckpointError, match="gslrm.json is not beside it"):
+    with pytest.raises(CheckpointError, match=r"gslrm\.json is not beside it"):
         load_gslrm(tmp_path / "gslrm.safetensors")
     assert load_gslrm(tmp_path, config=model.config).config == model.config
 
