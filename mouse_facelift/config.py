@@ -67,6 +67,13 @@ class Field:
     description: str
 
 
+def each_once(camera_ids: list[int] | None) -> list[int] | None:
+    """A validator for keys that list camera ids."""
+    if camera_ids is not None and len(set(camera_ids)) < len(camera_ids):
+        raise ValueError("every camera id should be there once")
+    return camera_ids
+
+
 def load_config(model: type[AnyConfig], path: Path | None, overrides: Sequence[str] = ()) -> AnyConfig:
     """Read a configuration.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..geometry import Camera, Similarity
 from ..preprocess.config import GeometryConfig
-from ..preprocess.normalize import HALF_FIELD, REFERENCE_DISTANCE, REFERENCE_FOCAL, REFERENCE_SIZE, aim
+from ..preprocess.normalize import fitting_scales, lookat_camera, reach
 from ..progress import track
 from ..samples.format import read_list, write_list, write_sample
 from .animal import MouseShape
@@ -37,6 +37,7 @@ CENTER_ERROR_MM = 1.5
 MAMMAL_SHARE = 0.25
 """Of the animals that stand in the recorded rig; the others get one of their own."""
 UP = np.array((0.0, 0.0, 1.0))
+GEOMETRY = GeometryConfig()
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def write_herd(folder: Path, herd: Herd, processes: int | None = None) -> tuple[
     folders = [folder / f"mouse_{number:04d}" for number in range(herd.mice)]
     with ProcessPoolExecutor(processes or os.cpu_count(), get_context("spawn")) as pool:
         drawn = pool.map(partial(_write_mouse, herd=herd), folders, range(herd.mice), chunksize=1)
-        for _ in track(drawn, "herd", total=herd.mice):
-            pass
+        list(track(drawn, "herd", total=herd.mice))
     parts = {"train": folders[: -herd.held_out], "val": folders[-herd.held_out :]}
     for name, animals in parts.items():
         write_list(
@@ -123,15 +123,10 @@ def _scale(
     meshes: Sequence[Mesh], centers: Sequence[Array], rig: Sequence[Camera], rng: np.random.Generator
 ) -> float:
     """Model units per mm: the body just fits the box and the pictures, as preprocess chooses it, or less."""
-    geometry, limits = GeometryConfig(), []
-    for mesh, center in zip(meshes, centers, strict=True):
-        outline = _body(mesh) - center
-        limits.append(geometry.box / np.abs(outline).max())
-        for camera in rig:
-            in_camera = (outline + center - camera.center) @ aim(camera, center, UP).T
-            reach = np.abs(in_camera[:, :2] / in_camera[:, 2:]).max()
-            limits.append(0.98 * HALF_FIELD / (reach * float(np.linalg.norm(center - camera.center))))
-    return float(min(limits) * rng.uniform(0.85, 1.0))
+    bodies = [(_body(mesh), center) for mesh, center in zip(meshes, centers, strict=True)]
+    extents = np.array([np.abs(body - center).max() for body, center in bodies])
+    reaches = np.array([reach(GEOMETRY, body, center, rig, UP) for body, center in bodies])
+    return float(fitting_scales(GEOMETRY, extents, reaches).min() * rng.uniform(0.85, 1.0))
 
 
 def _anywhere(count: int, center: Array, rng: np.random.Generator) -> list[Camera]:
@@ -146,11 +141,8 @@ def _anywhere(count: int, center: Array, rng: np.random.Generator) -> list[Camer
 
 
 def _aimed(camera: Camera, similarity: Similarity, size: int) -> Camera:
-    """The sample's camera, still in millimetres: preprocess' `lookat` with `focal: per_view`."""
-    distance = similarity.scale * float(np.linalg.norm(similarity.center - camera.center))
-    focal = REFERENCE_FOCAL * size / REFERENCE_SIZE * distance / REFERENCE_DISTANCE
-    K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
-    R = aim(camera, similarity.center, UP)
+    """The sample's camera, still in millimetres."""
+    K, R = lookat_camera(camera, similarity, GEOMETRY, size)
     return Camera.from_rt(K, R, -R @ camera.center, size, size)
 
 

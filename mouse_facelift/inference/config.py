@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ..capture.config import ReadingConfig
-from ..config import Config
+from ..config import Config, each_once
 from ..gaussians.config import FilterConfig
 from ..mvdiffusion.config import SamplingConfig
 from ..preprocess.config import GeometryConfig, QualityConfig, SelectionConfig
@@ -134,12 +134,7 @@ class ReconstructionConfig(Config):
         "auto", description="Where to compute; auto takes a GPU if there is one."
     )
 
-    @field_validator("input_views")
-    @classmethod
-    def _views_once(cls, views: list[int] | None) -> list[int] | None:
-        if views is not None and len(set(views)) < len(views):
-            raise ValueError("every camera id should be there once")
-        return views
+    _views_once = field_validator("input_views")(each_once)
 
     @model_validator(mode="after")
     def _fits_the_mode(self) -> Self:

@@ -175,9 +175,13 @@ def _curve(series: Series, across: Axis, height: Axis) -> Markup:
         tag("circle", tag("title", f"{series.name}: {y:.4g} at {x:.4g}"), cx=u, cy=v, r=3.0, class_="point")
         for (u, v), (x, y) in zip(places, series.points, strict=True)
     )
-    upper = [(u, height(high)) for (u, _), (_, high) in zip(places, series.band, strict=False)]
-    lower = [(u, height(low)) for (u, _), (low, _) in zip(places, series.band, strict=False)]
-    area = tag("polygon", points=_text([*upper, *reversed(lower)]), class_="band") if series.band else None
+    area = None
+    if series.band:
+        ends = [
+            (u, height(low), height(high)) for (u, _), (low, high) in zip(places, series.band, strict=True)
+        ]
+        outline = [*((u, high) for u, _, high in ends), *((u, low) for u, low, _ in reversed(ends))]
+        area = tag("polygon", points=_text(outline), class_="band")
     return tag("g", area, tag("polyline", points=_text(places), class_="series"), *dots, class_=series.style)
 
 

@@ -116,11 +116,9 @@ def choose_framing(
     """
     located = [(item.outline, center) for item, center in zip(observations, centers, strict=True)]
     extents = np.array([np.abs((outline - center) @ rotation.T).max() for outline, center in located])
-    reaches = np.array([_reach(config, *pair, cameras, rotation[2]) for pair in located])
+    reaches = np.array([reach(config, *pair, cameras, rotation[2]) for pair in located])
     if config.scale == "fit":
-        limits = config.box / extents
-        if config.virtual_camera == "lookat" and config.focal == "per_view":
-            limits = np.minimum(limits, (1 - IMAGE_MARGIN) * HALF_FIELD / reaches)
+        limits = fitting_scales(config, extents, reaches)
         scale = float(np.percentile(limits, 100 - config.fit_percentile, method="lower"))
     elif config.scale == "mean_distance":
         rig = np.stack([camera.center for camera in cameras])
@@ -155,20 +153,36 @@ def normalized_view(
         size: Side of the new picture in pixels.
         crop_side_px: `Framing.crop_side_px`, needed for `virtual_camera: crop`.
     """
-    camera = view.camera
     if config.virtual_camera == "crop":
         if crop_side_px is None:
             raise ValueError("virtual_camera is crop: crop_side_px is needed.")
-        left, top = camera.project(similarity.center)[0] - crop_side_px / 2
+        left, top = view.camera.project(similarity.center)[0] - crop_side_px / 2
         moved = view.crop(left, top, crop_side_px, size)
     else:
-        focal = REFERENCE_FOCAL * size / REFERENCE_SIZE
-        if config.focal == "per_view":
-            distance = similarity.scale * float(np.linalg.norm(similarity.center - camera.center))
-            focal *= distance / REFERENCE_DISTANCE
-        K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
-        moved = view.reaim(K, aim(camera, similarity.center, similarity.rotation[2]), size, size)
+        moved = view.reaim(*lookat_camera(view.camera, similarity, config, size), size, size)
     return moved.similarity(similarity)
+
+
+def lookat_camera(
+    camera: Camera, similarity: Similarity, config: GeometryConfig, size: int
+) -> tuple[Array, Array]:
+    """Intrinsics and rotation, still in mm, of the camera re-aimed at the animal; its centre stays.
+
+    Args:
+        camera: In mm.
+        similarity: The sample's change of world.
+        config: Which focal length.
+        size: Side of the new picture in pixels.
+
+    Returns:
+        K [3, 3] and the world-to-camera rotation [3, 3].
+    """
+    focal = REFERENCE_FOCAL * size / REFERENCE_SIZE
+    if config.focal == "per_view":
+        distance = similarity.scale * float(np.linalg.norm(similarity.center - camera.center))
+        focal *= distance / REFERENCE_DISTANCE
+    K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    return K, aim(camera, similarity.center, similarity.rotation[2])
 
 
 def aim(camera: Camera, target: Array, up: Array) -> Array:
@@ -181,7 +195,24 @@ def aim(camera: Camera, target: Array, up: Array) -> Array:
     return look_at_rotation(forward, up if level > STEEP else -camera.R[1])
 
 
-def _reach(
+def fitting_scales(config: GeometryConfig, extents: Array, reaches: Array) -> Array:
+    """Of every frame, the largest scale at which the animal stays in the box and in the pictures.
+
+    Args:
+        config: The box and the virtual camera.
+        extents: How far the animal reaches from its centre along an axis, in mm. [T]
+        reaches: See `reach`. [T]
+
+    Returns:
+        Model units per mm. [T]
+    """
+    limits = config.box / extents
+    if config.virtual_camera == "lookat" and config.focal == "per_view":
+        limits = np.minimum(limits, (1 - IMAGE_MARGIN) * HALF_FIELD / reaches)
+    return limits
+
+
+def reach(
     config: GeometryConfig, outline: Array, center: Array, cameras: Sequence[Camera], up: Array
 ) -> float:
     """How far the animal reaches from the middle of a picture, in the view where that is most.

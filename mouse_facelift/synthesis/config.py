@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ..config import Config
+from ..config import Config, each_once
 from ..mvdiffusion.config import SamplingConfig
 
 
@@ -60,12 +60,7 @@ class SynthesizeConfig(Config):
     )
     overwrite: bool = Field(False, description="Make finished samples again instead of keeping them.")
 
-    @field_validator("reference_views")
-    @classmethod
-    def _views_once(cls, views: list[int] | None) -> list[int] | None:
-        if views is not None and len(set(views)) < len(views):
-            raise ValueError("every camera id should be there once")
-        return views
+    _views_once = field_validator("reference_views")(each_once)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -1,28 +1,22 @@
 """The study on a recording with ground truth: its reading of the truth, against the recording itself."""
 
-import importlib
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
+from script_modules import import_script
 
 from mouse_facelift.geometry import Camera
 from mouse_facelift.samples.format import read_rgba, read_sample, write_sample
 
-STUDIES = Path(__file__).resolve().parents[2] / "scripts" / "studies"
 FRAME, SIZE = 52, 128
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    sys.path.insert(0, str(STUDIES))
-    try:
-        return importlib.import_module("capture")
-    finally:
-        sys.path.remove(str(STUDIES))
+    return import_script("studies", "capture")
 
 
 @pytest.fixture

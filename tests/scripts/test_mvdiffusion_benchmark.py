@@ -1,23 +1,15 @@
 """The MVDiffusion benchmark runs, and its fast cases compute what the published design does."""
 
-import importlib
-import json
-import sys
 from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "scripts" / "benchmarks"
+from script_modules import run_benchmark
 
 
 def test_tiny_benchmark_measures_every_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    figures = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", ["mvdiffusion.py", "--tiny", "--json", str(figures)])
-    importlib.import_module("mvdiffusion").main()
-    rows = json.loads(figures.read_text())["rows"]
+    rows = run_benchmark("mvdiffusion", monkeypatch, tmp_path / "figures.json")
     table = capsys.readouterr().out.splitlines()
     assert len([line for line in table if line.startswith("|")]) == len(rows) + 2
     for part in ("evaluation, published", "evaluation, + constants", "6 views, ours", "training step, ours"):

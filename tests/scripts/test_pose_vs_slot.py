@@ -1,7 +1,5 @@
 """The study of pose conditioning, as small as it gets: it runs, and both models start alike."""
 
-import importlib
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,23 +7,19 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from script_modules import import_script
 
 from mouse_facelift.geometry import Camera
 from mouse_facelift.mvdiffusion.config import ComponentSizes
 from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
 from mouse_facelift.mvdiffusion.slots import Slots
 
-STUDIES = Path(__file__).resolve().parents[2] / "scripts" / "studies"
 CASES = ["rig", "rig, far from the mean", "rig, other reference", "new cameras"]
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    sys.path.insert(0, str(STUDIES))
-    try:
-        return importlib.import_module("pose_vs_slot")
-    finally:
-        sys.path.remove(str(STUDIES))
+    return import_script("studies", "pose_vs_slot")
 
 
 @pytest.fixture(scope="module")

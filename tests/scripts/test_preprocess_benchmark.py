@@ -1,7 +1,5 @@
 """The preprocessing benchmark: what it records and which frames both programs get."""
 
-import importlib
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -10,23 +8,18 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from script_modules import import_script
 
 from mouse_facelift.config import load_config
 from mouse_facelift.preprocess.config import PreprocessConfig
 from mouse_facelift.preprocess.run import run as preprocess
 from mouse_facelift.samples.format import read_rgba, read_sample
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "scripts" / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def scripts() -> dict[str, ModuleType]:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        names = ("generated_recording", "naive_preprocess", "preprocess")
-        return {name: importlib.import_module(name) for name in names}
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    names = ("generated_recording", "naive_preprocess", "preprocess")
+    return {name: import_script("benchmarks", name) for name in names}
 
 
 @pytest.fixture(scope="module")
