@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .blur import gaussian_blur
 from .errors import DataError
 
 MAX_PSNR_DB = 100.0
@@ -126,7 +127,9 @@ def ssim_map(images: Tensor, targets: Tensor, covariance_scale: float = 1.0) -> 
             f"{SSIM_TAPS}x{SSIM_TAPS}."
         )
     a, b = images.float(), targets.float()
-    mean_a, mean_b, aa, bb, ab = _blur(torch.stack([a, b, a * a, b * b, a * b]))
+    # Apart, because targets need no gradient.
+    mean_b, bb = gaussian_blur(torch.stack([b, b * b]), SSIM_TAPS, SSIM_SIGMA)
+    mean_a, aa, ab = gaussian_blur(torch.stack([a, a * a, a * b]), SSIM_TAPS, SSIM_SIGMA)
     c1, c2 = 0.01**2, 0.03**2
     covariance = covariance_scale * (ab - mean_a * mean_b)
     variances = covariance_scale * (aa - mean_a.square() + bb - mean_b.square())
@@ -140,21 +143,6 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
         return values.mean(dim=(-3, -2, -1))
     chosen = (mask > 0.5).to(values.dtype)
     return (values * chosen).sum(dim=(-3, -2, -1)) / (values.shape[-3] * chosen.sum(dim=(-3, -2, -1)))
-
-
-def _blur(images: Tensor) -> Tensor:
-    """Separable Gaussian over full windows.
-
-    Shifted sums instead of a convolution: `aa - mean_a^2` cancels, and convolutions run in TF32 on GPUs.
-    """
-    offsets = torch.arange(SSIM_TAPS, dtype=torch.float64) - SSIM_TAPS // 2
-    window = (-offsets.square() / (2 * SSIM_SIGMA**2)).exp()
-    taps = (window / window.sum()).tolist()
-    for axis in (-2, -1):
-        length = images.shape[axis] - SSIM_TAPS + 1
-        shifted = (tap * images.narrow(axis, start, length) for start, tap in enumerate(taps))
-        images = sum(shifted, start=images.new_zeros(()))
-    return images
 
 
 def _silhouettes(alpha: Tensor) -> NDArray[np.uint8]:

@@ -9,7 +9,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mouse_facelift"
 
 LAYERS = [
-    {"errors"},
+    {"errors", "blur_cuda"},
+    {"blur"},
     {"files", "config", "_lazy", "progress", "metrics", "hub", "words", "parallel"},
     {"pages", "pictures", "videos", "tensor_files"},
     {"provenance", "border"},

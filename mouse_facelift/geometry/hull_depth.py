@@ -1,11 +1,9 @@
 """Where rays enter the visual hull: tested directly against the silhouettes, without a voxel grid."""
 
-import functools
-import importlib.util
-
 import torch
 from torch import Tensor
 
+from ..blur import has_triton
 from .rays import CameraBatch
 
 FOREGROUND = 0.5
@@ -36,7 +34,7 @@ def first_hull_depth(
     Returns:
         [B, V, H, W]; NaN for background pixels and for rays that never are inside every silhouette.
     """
-    if alpha.device.type == "cuda" and alpha.dtype == torch.float32 and _has_triton():
+    if alpha.device.type == "cuda" and alpha.dtype == torch.float32 and has_triton():
         from .hull_depth_cuda import first_entry
 
         # In double precision, because products of float32 matrices may be allowed to round to 10 bits.
@@ -60,12 +58,6 @@ def first_hull_depth(
             entry, before = torch.where(hit, middle, entry), torch.where(hit, before, middle)
         depth[scene][silhouettes] = entry[:, 0].masked_fill(~inside.any(1), torch.nan)
     return depth
-
-
-@functools.cache
-def _has_triton() -> bool:
-    """CUDA builds of torch bring it on Linux."""
-    return importlib.util.find_spec("triton") is not None
 
 
 def _inside(

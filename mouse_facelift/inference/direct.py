@@ -35,9 +35,11 @@ class Direct:
             raise DataError("these views have no cameras; direct mode needs a sample. Use mode=e2e.")
         shown = tuple(self.config.input_views or views.view_ids)
         indices = [views.position(view_id) for view_id in shown]
-        rgba = views.rgba[indices]
+        # All arithmetic happens on the model's device: on a host it would take longer than the network.
+        device = next(self.model.parameters()).device
+        rgba = views.rgba[indices].to(device)
         pictures = torch.cat([composite(rgba, self.config.background), rgba[:, 3:]], dim=1)
-        seen = pictures, views.K[indices], views.w2c[indices]
+        seen = pictures, views.K[indices].to(device), views.w2c[indices].to(device)
         gaussians = reconstruct(self.model, *seen)
         filtered, report = filter_gaussians(gaussians, self.config.filter)
         refined, refinement = refine(filtered, *seen, self.config.background, self.config.refine)
