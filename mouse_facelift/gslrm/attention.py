@@ -23,8 +23,10 @@ def padding_for(tokens: Tensor) -> int:
     """Rows of zeros that make attention over `tokens` [B, L, C] fast; 0 where padding does not help."""
     if tokens.device.type != "cuda" or not _has_fast_cudnn(tokens.device.index or 0):
         return 0
-    half = torch.is_autocast_enabled("cuda") or tokens.dtype in (torch.float16, torch.bfloat16)
-    return -tokens.shape[1] % ALIGNMENT if half else 0
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else tokens.dtype
+    if dtype not in (torch.float16, torch.bfloat16) or flash4_for(tokens.device, dtype, tokens.shape[1]):
+        return 0
+    return -tokens.shape[1] % ALIGNMENT
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, padding: int = 0) -> Tensor:
@@ -40,9 +42,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, padding: int = 0) -> Tensor:
     Returns:
         [B, H, L, D]
     """
-    if kernel := flash4_for(q):
-        return attend(kernel, q, k, v, padding)
     if padding == 0:
+        if kernel := flash4_for(q.device, q.dtype, q.shape[2]):
+            return attend(kernel, q, k, v)
         return F.scaled_dot_product_attention(q, k, v)
     return _padded_attention(q, k, v, padding)[0]
 

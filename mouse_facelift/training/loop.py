@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 from torch import Tensor, nn
 
 from ..config import Config
@@ -119,7 +119,9 @@ class Trainer:
         precision = training.precision if on_gpu and training.precision != "fp32" else "no"
         # Accelerate keeps the first precision of a process; two runs in one process may differ.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=precision)
+        # Buffers are constants, so nobody need tell them; gradients are reduced where they lie.
+        ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[ddp])
         self.main = self.accelerator.is_main_process
         if not self.main:
             be_quiet()

@@ -127,10 +127,11 @@ def one_attention(config: GSLRMConfig) -> Iterator[dict[str, Any]]:
     shape = 1, config.width // config.head_width, tokens, config.head_width
     heads = [torch.randn(shape, device=DEVICE, dtype=HALF) for _ in range(3)]
     padded = [F.pad(x, (0, 0, 0, padding)).requires_grad_() for x in heads]
-    kernel = flash4_for(padded[0])
-    ways: dict[str, Callable[[], Tensor]] = {"PyTorch": lambda: padded_attention(*padded, padding)[0]}
+    heads = [x.requires_grad_() for x in heads]
+    kernel = flash4_for(heads[0].device, HALF, tokens)
+    ways: dict[str, Callable[[], Tensor]] = {"PyTorch, padded": lambda: padded_attention(*padded, padding)[0]}
     if kernel is not None:
-        ways["FlashAttention-4"] = lambda: attend(kernel, *padded, padding)
+        ways["FlashAttention-4"] = lambda: attend(kernel, *heads)
     for name, way in ways.items():
         for learn in (False, True):
 
@@ -138,7 +139,7 @@ def one_attention(config: GSLRMConfig) -> Iterator[dict[str, Any]]:
                 with torch.set_grad_enabled(learn):
                     out = way()
                 if learn:
-                    out.backward(padded[0].detach())
+                    out.backward(out.detach())
 
             ms, gb = timed(run)
             case = f"attention of one block, {name}, {'with gradients' if learn else 'forward'}"

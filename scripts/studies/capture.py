@@ -432,6 +432,11 @@ COLUMNS = {
     "chamfer_mm": ("Chamfer, mm", 2),
 }
 """Figures of the table, their headings and digits."""
+TRIVIAL = {
+    "psnr_white_db": "all white",
+    "psnr_outline_db": "the true outline in one mean colour",
+    "psnr_shift_db": "the truth moved by one pixel",
+}
 
 
 def fragment(plan: Plan, summary: dict[str, Any]) -> str:
@@ -442,6 +447,9 @@ def fragment(plan: Plan, summary: dict[str, Any]) -> str:
         cells = [_cell(group["metrics"].get(name), digits) for name, (_, digits) in COLUMNS.items()]
         flag = " (inputs, flatters)" if group["role"] == "input" else ""
         lines.append(f"| {group['method']} | {group['protocol']}{flag} | {' | '.join(cells)} |")
+    novel = next(group["metrics"] for group in summary["groups"] if group["protocol"] == "novel")
+    trivial = ", ".join(f"{name} {_cell(novel[key], 2)} dB" for key, name in TRIVIAL.items())
+    lines.append(f"\nTrivial predictions at the novel cameras, same pixels: {trivial}.")
     for difference in summary["differences"]:
         if difference["one"]["method"] != "direct":
             continue
