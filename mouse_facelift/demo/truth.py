@@ -70,7 +70,7 @@ def novel_views(recording: Path, sample: Sample, size: int) -> NovelViews:
     )
 
 
-def write_truth(folder: Path, recording: Path, sample: Sample, size: int) -> Path:
+def write_truth(folder: Path, recording: Path, sample: Sample, size: int, surface: bool = True) -> Path:
     """Write the held-out cameras' pictures and the true surface as a sample of truth for `mfl evaluate`.
 
     Args:
@@ -78,11 +78,14 @@ def write_truth(folder: Path, recording: Path, sample: Sample, size: int) -> Pat
         recording: A recording made by `write_recording`.
         sample: One of its samples; its frame must be one of `truth_frames`.
         size: Side of the pictures.
+        surface: Whether the surface is written too, which takes most of a small sample's space.
 
     Raises:
         DataError: the frame has no true pictures.
     """
     views, frame = _held_out_views(recording, sample), int(sample.metadata["frame_index"])
+    if not surface:
+        return write_truth_sample(folder, sample, views, size)
     with np.load(recording / "ground_truth" / "vertices.npz") as mesh:
         points = even_points(mesh["vertices"][frame], mesh["faces"], frame)
     return write_truth_sample(folder, sample, views, size, points)

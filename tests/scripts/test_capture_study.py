@@ -70,9 +70,9 @@ def test_truth_samples_show_the_surface_where_it_is(script: ModuleType, plan, tm
 
 def test_the_fragment_is_a_table_of_all_groups(script: ModuleType, plan, tmp_path: Path) -> None:
     for name in ("gslrm", "mvdiff"):
-        (tmp_path / f"{name}_steps.json").write_text("5\n")
+        (tmp_path / f"{name}_steps.json").write_text('{"steps": 5, "minutes": 3.5}')
     figure = {"mean": 20.0, "low": 19.0, "high": 21.0}
-    metrics = dict.fromkeys(script.COLUMNS, figure)
+    metrics = dict.fromkeys((*script.COLUMNS, *script.TRIVIAL), figure)
     side = {"method": "direct", "protocol": "novel"}
     text = script.fragment(
         plan,
@@ -82,7 +82,8 @@ def test_the_fragment_is_a_table_of_all_groups(script: ModuleType, plan, tmp_pat
         },
     )
     assert "| direct | novel | 20.00 [19.00, 21.00] |" in text
-    assert "5 steps of GS-LRM" in text
+    assert "5 steps of GS-LRM in 3.5 minutes" in text
+    assert "all white 20.00 [19.00, 21.00] dB" in text
 
 
 def _sample(recording: Path, folder: Path):

@@ -1,0 +1,62 @@
+"""What studies on synthetic recordings share: the recording, its samples by `mfl preprocess`, its truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mouse_facelift.config import load_config
+from mouse_facelift.demo.config import RecordingConfig
+from mouse_facelift.demo.recording import write_recording
+from mouse_facelift.demo.truth import truth_frames, write_truth
+from mouse_facelift.preprocess.config import PreprocessConfig
+from mouse_facelift.preprocess.run import run as preprocess
+from mouse_facelift.samples.format import Sample, read_list, read_sample
+
+WALK = {"fps": 6, "truth_every": 2}
+"""Frames a sixth of a second apart, every other one seen by the held-out cameras."""
+HELD_OUT = ("selection={mode: interval, step: 1}", "split={val_share: 0.2, blocks: 3, guard_s: 0.35}")
+"""All frames become samples, a fifth of them for validation."""
+
+QUICK_GSLRM = (
+    "model.width=32",
+    "model.head_width=16",
+    "model.layers=1",
+    "views.target_views=2",
+    "training.batch_size=1",
+    "training.workers=0",
+    "training.log_every=1",
+    "validation.samples=1",
+)
+"""A training of GS-LRM for smoke tests."""
+
+
+def record(folder: Path, config: RecordingConfig) -> Path:
+    """Make a recording, or keep the one that is there."""
+    if not folder.is_dir():
+        write_recording(folder, config)
+    return folder
+
+
+def prepare(
+    recording: Path, output: Path, size: int, settings: Sequence[str] = ()
+) -> dict[str, list[Sample]]:
+    """Samples of a recording as `mfl preprocess` makes them, `train` and `val` (which may be empty)."""
+    places = [f"input.recording={recording}", f"output={output}", f"size={size}"]
+    preprocess(load_config(PreprocessConfig, None, [*places, *settings]))
+    lists = {part: output / f"data_{part}.txt" for part in ("train", "val")}
+    return {
+        part: [read_sample(folder) for folder in read_list(path)] if path.stat().st_size else []
+        for part, path in lists.items()
+    }
+
+
+def write_truths(
+    folder: Path, recording: Path, samples: Sequence[Sample], size: int, surface: bool = True
+) -> list[Sample]:
+    """Truth of the samples whose frames the held-out cameras saw, in `folder`; returns these samples."""
+    frames = truth_frames(recording)
+    known = [sample for sample in samples if sample.frame_index in frames]
+    for sample in known:
+        place = folder / sample.folder.resolve().name
+        if not place.is_dir():
+            write_truth(place, recording, sample, size, surface)
+    return known
