@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, cat, from_numpy
 
 from .files import atomic_path
@@ -14,21 +13,24 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def to_uint8(rgb: Tensor) -> NDArray[np.uint8]:
-    """Clamp and round a colour picture in [0, 1] to 8 bits. [3, H, W] -> [H, W, 3]"""
+    """Clamp and round colours in [0, 1] to 8 bits, on their device. [..., 3, H, W] -> [..., H, W, 3]"""
     levels = (rgb.detach().float().clamp(0, 1) * 255).round().byte()
-    return levels.movedim(0, -1).contiguous().cpu().numpy()
+    return levels.movedim(-3, -1).contiguous().cpu().numpy()
 
 
 def write_png(path: Path, rgb: Tensor) -> None:
     """Write a colour picture in [0, 1] [3, H, W]; its folder is made, it appears only when complete."""
     with atomic_path(path) as temporary:
-        Image.fromarray(to_uint8(rgb)).save(temporary)
+        temporary.write_bytes(encode_png(to_uint8(rgb)))
 
 
-def write_grey_png(path: Path, levels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    """Write a grey picture of 8 or 16 bits [H, W]; its folder is made, it appears only when complete."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(levels).save(temporary)
+def encode_png(levels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """A PNG file of RGB with 8 bits [H, W, 3], or of grey with 8 or 16 bits [H, W].
+
+    OpenCV's run-length strategy: a quarter of the time of Pillow's default for files a fifth larger.
+    """
+    picture = cv2.cvtColor(levels, cv2.COLOR_RGB2BGR) if levels.ndim == 3 else levels
+    return cv2.imencode(".png", picture)[1].tobytes()
 
 
 def contact_sheet(*rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Cameras around the animal: in a circle, whose frames come one at a time, and from six named sides."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from ..geometry import Camera
 from ..pictures import to_uint8
 from .gaussians import Gaussians
 from .rendering import Backend, render
+
+PIXELS_AT_ONCE = 1 << 21
+"""Of a turntable: eight frames of 512 x 512. One by one, launching the work takes longer than the work."""
 
 NAMED_VIEWS = {
     "top": (80.0, 270.0),
@@ -73,8 +76,14 @@ def render_turntable(
     elevation_deg: float = 0.0,
     backend: Backend = "auto",
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the n frames of a turntable of one scene, drawn when they are asked for. [H, W, 3]"""
-    for camera in turntable_cameras(n, size, elevation_deg):
-        K, w2c = (torch.from_numpy(matrix)[None] for matrix in (camera.K, camera.w2c))
-        rgb = render(gaussians, K, w2c, size, size, background, backend).rgb[0]
-        yield to_uint8(rgb)
+    """Yield the n frames of a turntable of one scene, drawn a few at a time as asked for. [H, W, 3]"""
+    cameras, together = turntable_cameras(n, size, elevation_deg), max(1, PIXELS_AT_ONCE // size**2)
+    for start in range(0, n, together):
+        K, w2c = camera_tensors(cameras[start : start + together])
+        yield from to_uint8(render(gaussians, K, w2c, size, size, background, backend).rgb)
+
+
+def camera_tensors(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor]:
+    """What `render` takes of several cameras: K [V, 3, 3] and w2c [V, 4, 4], float64."""
+    K = torch.from_numpy(np.stack([camera.K for camera in cameras]))
+    return K, torch.from_numpy(np.stack([camera.w2c for camera in cameras]))

@@ -259,6 +259,13 @@ class LossConfig(Config):
         description="Weight of depths that are not spread about the origin, as in the published pretraining; "
         "for dense tokens and depth_anchor origin.",
     )
+    min_opacity: float = Field(
+        0.04,
+        ge=0,
+        lt=1,
+        description="Gaussians this transparent or more are not drawn, in training and validation, so that "
+        "nothing is lost when `filter.min_opacity` drops them; 0 draws all, as in the published training.",
+    )
     region: Literal["full", "masked", "cropped"] = Field(
         "full",
         description="Pixels that l2, ssim, perceptual and lpips compare: full: all, as published; masked: "

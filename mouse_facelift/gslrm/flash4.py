@@ -1,7 +1,8 @@
 """FlashAttention-4's kernels for long sequences, where the optional package is installed.
 
 On an H200, at the 24,578 tokens of six views of 512 pixels, they take less time than cuDNN's, most of all
-with gradients (docs/benchmarks.md). They need no padding (`attention.py`): only the last tile is partly empty.
+with gradients (docs/benchmarks.md). They need no padding (`attention.py`): only the last tile is partly
+empty.
 """
 
 import functools

@@ -1,6 +1,7 @@
 """Training GS-LRM: show some views of a sample, render others from the Gaussians, compare."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -262,5 +263,8 @@ class GSLRMTask:
         return PixelPoints(means.unflatten(1, (cameras.K.shape[1], -1)), centers)
 
     def _render(self, gaussians: Gaussians, cameras: CameraBatch) -> Rendering:
-        size = self.config.data.image_size
+        size, threshold = self.config.data.image_size, self.config.loss.min_opacity
+        if threshold:
+            opacities = gaussians.opacities
+            gaussians = replace(gaussians, opacities=opacities * (opacities > threshold))
         return render(gaussians, cameras.K, cameras.w2c, size, size, background=self.config.data.background)

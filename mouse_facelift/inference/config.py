@@ -29,7 +29,7 @@ class RefineConfig(Config):
 
     steps: int = Field(0, ge=0, description="Updates at most, 0 for none; 100 are plenty.")
     rate_means: float = Field(
-        4e-3, ge=0, description="Rate of the centres, as a share of the animal's size (the median distance)."
+        8e-3, ge=0, description="Rate of the centres, as a share of the animal's size (the median distance)."
     )
     rate_quats: float = Field(5e-3, ge=0, description="Rate of the rotations.")
     rate_scales: float = Field(3e-2, ge=0, description="Rate of the logarithms of the scales.")
@@ -39,6 +39,11 @@ class RefineConfig(Config):
     l2: float = Field(0.0, ge=0, description="Weight of the mean squared colour error.")
     ssim: float = Field(0.2, ge=0, description="Weight of 1 - SSIM.")
     alpha: float = Field(1.0, ge=0, description="Weight of the silhouette's mean absolute error.")
+    opacity: float = Field(
+        0.02,
+        ge=0,
+        description="Weight of the mean opacity: what no view needs fades.",
+    )
     tolerance: float = Field(
         0.01, ge=0, lt=1, description="Ten steps that lower the loss by less than this share count as idle."
     )
@@ -211,6 +216,12 @@ class InferConfig(ReconstructionConfig):
     turntable: TurntableConfig = Field(TurntableConfig(), description="The video.")
     page: bool = Field(True, description="Write view.html, a 3D view for any browser that needs no network.")
     sequence: SequenceConfig = Field(SequenceConfig(), description="The samples put together in time.")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Threads that write results while the next are computed, and at most 4 that read ahead; "
+        "0 is one per core, at most 16.",
+    )
     overwrite: bool = Field(False, description="Do finished samples again instead of keeping them.")
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Temporal flicker: how much pixels of the animal jump between frames, in renderings and in real pictures."""
 
-from collections import defaultdict, deque
+from collections import deque
 from typing import Any
 
 import torch
@@ -30,7 +30,8 @@ class Flicker:
     def __init__(self, step: int, background: float) -> None:
         self._step, self._background = step, background
         self._last: deque[tuple[int, dict[int, Tensor], dict[int, Tensor]]] = deque(maxlen=3)
-        self._sums: defaultdict[int, Tensor] = defaultdict(lambda: torch.zeros(3, dtype=torch.float64))
+        # They stay on the device: fetching them would make every moment wait for it.
+        self._sums: dict[int, Tensor] = {}
         self._triples = 0
 
     @torch.no_grad()
@@ -65,12 +66,14 @@ class Flicker:
             jump = (a[0][view_id] - 2 * b[0][view_id] + c[0][view_id]).abs()
             common = (a[1][view_id] & b[1][view_id] & c[1][view_id]).to(jump)
             real, drawn = (jump * common).sum((1, 2)).double().view(2, 3).mean(1)
-            self._sums[view_id] += torch.stack([real, drawn, common.sum().double()]).cpu()
+            sums = torch.stack([real, drawn, common.sum().double()])
+            self._sums[view_id] = self._sums.get(view_id, torch.zeros_like(sums)) + sums
 
     def result(self) -> dict[str, Any]:
         """JSON-ready; the figures are null where nothing could be compared."""
-        views = [{"view_id": view_id, **_figures(self._sums[view_id])} for view_id in sorted(self._sums)]
-        total = torch.stack(list(self._sums.values())).sum(0) if self._sums else torch.zeros(3)
+        sums = {view_id: self._sums[view_id].cpu() for view_id in sorted(self._sums)}
+        views = [{"view_id": view_id, **_figures(values)} for view_id, values in sums.items()]
+        total = torch.stack(list(sums.values())).sum(0) if sums else torch.zeros(3)
         return {"definition": DEFINITION, "triples": self._triples, **_figures(total), "views": views}
 
 

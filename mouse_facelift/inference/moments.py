@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, DataError
@@ -73,9 +72,9 @@ class Moment:
         scale = mm_per_unit(self.world_from_model)
         return Similarity(1 / scale, self.world_from_model[:3, :3].T / scale, self.world_from_model[:3, 3])
 
-    def gaussians(self, device: torch.device) -> Gaussians:
-        """Its Gaussians in model units."""
-        scene = Gaussians.load_ply(self.ply).to(device)
+    def gaussians(self) -> Gaussians:
+        """Its Gaussians in model units, on the CPU."""
+        scene = Gaussians.load_ply(self.ply)
         return transformed(scene, self.similarity.model_from_world) if self.in_rig else scene
 
 

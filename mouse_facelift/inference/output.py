@@ -14,7 +14,7 @@ from .sequence import remove_sequence
 
 MATTERS_NOT = (
     *("gslrm", "mvdiffusion", "input", "mask", "limit", "output", "overwrite", "device", "compile"),
-    "preprocess.workers",
+    *("workers", "preprocess.workers"),
 )
 """Configuration that finished samples of an earlier run may have otherwise; hashes tell of files."""
 

@@ -232,6 +232,8 @@ class _Target:
             config.l1 * (drawn.rgb - self.rgb).abs().mean(),
             config.alpha * (drawn.alpha - self.alpha).abs().mean(),
         ]
+        if config.opacity:
+            terms.append(config.opacity * scene.opacities.mean())
         if config.l2:
             terms.append(config.l2 * (drawn.rgb - self.rgb).square().mean())
         if config.ssim:

@@ -1,17 +1,13 @@
 """Pictures of a reconstruction beside its colours: depth, coverage, and views from named sides."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..gaussians import Gaussians, Rendering, render
-from ..gaussians.turntable import named_cameras
-from ..parallel import bounded_map, worker_count
-from ..pictures import write_grey_png, write_png
+from ..gaussians import Gaussians, render
+from ..gaussians.turntable import camera_tensors, named_cameras
+from ..pictures import to_uint8
 
 DEPTH_STEPS = 4096
 """Grey levels of a depth picture per model unit: 16 bits reach 16 units, a camera stands at about 2.7."""
@@ -26,60 +22,29 @@ DEPTH = {
 """What the numbers in depth pictures mean, for `metrics.json`."""
 
 
-def write_depth(path: Path, depth: Tensor, alpha: Tensor) -> None:
-    """Write the depth of what is there as a 16-bit PNG, see `DEPTH`.
+def depth_levels(depth: Tensor, alpha: Tensor) -> NDArray[np.uint16]:
+    """The depth of what is there in 16 bits, see `DEPTH`.
 
     Args:
-        path: The file.
-        depth: Mean depth of what covers a pixel, model units. [1, H, W]
-        alpha: Coverage. [1, H, W]
-    """
-    levels = (depth[0].double() * DEPTH_STEPS).round().clamp(1, MAX_LEVEL)
-    levels = torch.where(alpha[0] > 0.5, levels, 0)
-    write_grey_png(path, levels.cpu().numpy().astype(np.uint16))
-
-
-def write_alpha(path: Path, alpha: Tensor) -> None:
-    """Write coverage [1, H, W] in [0, 1] as an 8-bit PNG."""
-    levels = (alpha[0].clamp(0, 1) * 255).round().byte()
-    write_grey_png(path, levels.cpu().numpy())
-
-
-def write_real_cameras(
-    folder: Path, view_ids: tuple[int, ...], picture: Rendering, depth: bool, alpha: bool
-) -> dict[str, Any]:
-    """Write what real cameras see: colours, and depth and coverage where asked for.
+        depth: Mean depth of what covers a pixel, model units. [V, 1, H, W]
+        alpha: Coverage. [V, 1, H, W]
 
     Returns:
-        What `metrics.json` must say about them.
+        [V, H, W]
     """
+    levels = (depth[:, 0].double() * DEPTH_STEPS).round().clamp(1, MAX_LEVEL)
+    return torch.where(alpha[:, 0] > 0.5, levels, 0).int().cpu().numpy().astype(np.uint16)
 
-    def write(index: int) -> None:
-        name = f"cam_{view_ids[index]:03d}.png"
-        write_png(folder / f"render_{name}", picture.rgb[index])
-        if depth:
-            write_depth(folder / f"depth_{name}", picture.depth[index], picture.alpha[index])
-        if alpha:
-            write_alpha(folder / f"alpha_{name}", picture.alpha[index])
 
-    _in_threads(write, len(view_ids))
-    return {"depth": DEPTH} if depth else {}
+def alpha_levels(alpha: Tensor) -> NDArray[np.uint8]:
+    """Coverage in 8 bits. [V, 1, H, W] -> [V, H, W]"""
+    return (alpha[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
 @torch.no_grad()
-def write_named_views(folder: Path, gaussians: Gaussians, size: int, background: float) -> None:
-    """Write one scene seen from each named side, `novel_top.png` and so on."""
+def named_views(gaussians: Gaussians, size: int, background: float) -> dict[str, NDArray[np.uint8]]:
+    """One scene seen from each named side, `top` and so on. [size, size, 3] each"""
     cameras = named_cameras(size)
-    K, w2c = (
-        torch.from_numpy(np.stack([getattr(camera, name) for camera in cameras.values()]))
-        for name in ("K", "w2c")
-    )
-    pictures = render(gaussians, K, w2c, size, size, background).rgb
-    names = list(cameras)
-    _in_threads(lambda index: write_png(folder / f"novel_{names[index]}.png", pictures[index]), len(names))
-
-
-def _in_threads(write: Callable[[int], None], count: int) -> None:
-    """Packing PNG files takes longer than rendering them."""
-    for _ in bounded_map(write, range(count), worker_count(0)):
-        pass
+    K, w2c = camera_tensors(list(cameras.values()))
+    pictures = to_uint8(render(gaussians, K, w2c, size, size, background).rgb)
+    return dict(zip(cameras, pictures, strict=True))

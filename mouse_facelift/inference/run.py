@@ -1,27 +1,30 @@
 """`mfl infer`: load the models once, reconstruct every sample, keep what is finished."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..errors import DataError
 from ..files import atomic_folder, write_json
+from ..parallel import worker_count
 from ..progress import track
 from ..provenance import Run
 from ..samples.training_data import TrainingData
 from .checks import check_inputs, check_place, check_references, named, warn_of_scale
 from .config import InferConfig
-from .filter_cost import filter_cost_db
+from .drawing import draw_results
 from .inputs import Source, Views
 from .models import Models, Weights, choose_device, load_models
 from .opening import Inputs, open_inputs
 from .output import OutputFolder
-from .results import Reconstruction, write_results
+from .pipeline import batches, overlapped, reader_count
+from .results import Reconstruction, Results
 from .sequence import write_sequence
+from .writing import write_results
 
 log = logging.getLogger(__name__)
 
@@ -67,20 +70,20 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
             warn_of_scale(trained, sources)
         output = OutputFolder(config, weights.hashes, sources)
         record.lap("inputs")
-        means = _reconstruct_all(config, inputs, sources, models, output, record)
+        means = reconstruct_all(config, inputs, sources, models, output, record)
         record.lap("samples")
         overall = _mean_over_samples(means)
         if overall:
             write_json(config.output / "metrics.json", {"samples": len(means), "mean": overall})
             log.info("%s", ", ".join(f"{name} {value:.3f}" for name, value in overall.items()))
         if config.sequence.enabled:
-            _put_together(config, inputs, sources, output, models, device)
+            put_together(config, inputs, sources, output, models, device)
             record.lap("sequence")
         output.write(record, inputs.facts)
     return config.output
 
 
-def _reconstruct_all(
+def reconstruct_all(
     config: InferConfig,
     inputs: Inputs,
     sources: Sequence[Source],
@@ -88,23 +91,44 @@ def _reconstruct_all(
     output: OutputFolder,
     record: Run,
 ) -> list[dict[str, float]]:
-    """Write the results of every sample that has none; the mean metrics of each."""
+    """Write the results of every sample that has none; the mean metrics of each.
+
+    The next samples are read and the last ones written in threads; this one alone uses the device.
+    """
     finished = [source for source in sources if output.is_finished(source)]
     if finished:
         log.info("%s: %d of %d samples are finished, kept", output.path, len(finished), len(sources))
     means = [output.finished_means(source) for source in finished]
     left = [source for source in sources if not output.is_finished(source)]
-    results = _reconstructions(config, inputs.stream(left), models)
-    for source, views, result in track(results, f"infer {config.mode}", len(left)):
-        result = replace(result, filter_cost_db=filter_cost_db(views, result, config.background))
-        _warn(source, result)
-        output.begin(record, inputs.facts)
-        with atomic_folder(output.folder(source)) as temporary:
-            means.append(write_results(temporary, views, result, config))
-    return means
+
+    def write(made: tuple[Source, Results]) -> dict[str, float]:
+        source, results = made
+        try:
+            with atomic_folder(output.folder(source)) as temporary:
+                write_results(temporary, results, config, source.name)
+        except DataError as error:
+            raise named(error, source) from None
+        return results.means
+
+    def draw(samples: Iterator[_Read]) -> Iterator[tuple[Source, Results]]:
+        for source, views, result in _reconstructions(config, samples, models):
+            try:
+                results = draw_results(views, result, config)
+            except DataError as error:
+                raise named(error, source) from None
+            _warn(source, result, results.filter_cost_db)
+            output.begin(record, inputs.facts)
+            yield source, results
+
+    threads = worker_count(config.workers)
+    with (
+        closing(_read_ahead(config, inputs.stream(left), models)) as read,
+        closing(overlapped(write, draw(read), threads, lambda made: made[1].nbytes)) as written,
+    ):
+        return means + list(track(written, f"infer {config.mode}", len(left)))
 
 
-def _put_together(
+def put_together(
     config: InferConfig,
     inputs: Inputs,
     sources: Sequence[Source],
@@ -115,27 +139,48 @@ def _put_together(
     """Write what the samples are together in time."""
     done = {source.name: source for source in sources if output.folder(source).is_dir()}
 
-    def read(names: Sequence[str]) -> Iterator[Views]:
-        for source in inputs.stream([done[name] for name in names]):
-            yield _read(source, models.size, config)
+    def read(names: Sequence[str]) -> Generator[Views, None, None]:
+        return overlapped(
+            lambda source: _read(source, models.size, config),
+            inputs.stream([done[name] for name in names]),
+            reader_count(config.workers),
+        )
 
     write_sequence(config, [output.folder(source) for source in done.values()], read, device)
 
 
-def _reconstructions(
+@dataclass(frozen=True)
+class _Read:
+    """A sample's views at the size at which they are shown, and at that at which its result is measured."""
+
+    source: Source
+    shown: Views
+    measured: Views
+
+
+def _read_ahead(
     config: InferConfig, sources: Iterator[Source], models: Models
+) -> Generator[_Read, None, None]:
+    def read(source: Source) -> _Read:
+        shown = _read(source, models.shown_size, config)
+        same = models.size == models.shown_size
+        return _Read(source, shown, shown if same else _read(source, models.size, config))
+
+    return overlapped(read, sources, reader_count(config.workers))
+
+
+def _reconstructions(
+    config: InferConfig, samples: Iterator[_Read], models: Models
 ) -> Iterator[tuple[Source, Views, Reconstruction]]:
     """Of each sample: its views at the size at which the result is to be measured, and the result."""
-    while batch := list(islice(sources, config.batch_size)):
-        shown = [_read(source, models.shown_size, config) for source in batch]
-        results = models.reconstruct(shown)
-        for source, views in zip(batch, shown, strict=True):
+    for batch in batches(samples, config.batch_size):
+        results = models.reconstruct([sample.shown for sample in batch])
+        for sample in batch:
             try:
                 result = next(results)
             except DataError as error:
-                raise named(error, source) from None
-            same = models.size == models.shown_size
-            yield source, views if same else _read(source, models.size, config), result
+                raise named(error, sample.source) from None
+            yield sample.source, sample.measured, result
 
 
 def _read(source: Source, size: int | None, config: InferConfig) -> Views:
@@ -145,8 +190,8 @@ def _read(source: Source, size: int | None, config: InferConfig) -> Views:
         raise named(error, source) from None
 
 
-def _warn(source: Source, result: Reconstruction) -> None:
-    cut, cost = result.report.opacity_cut, result.filter_cost_db
+def _warn(source: Source, result: Reconstruction, cost: float | None) -> None:
+    cut = result.report.opacity_cut
     if len(result.gaussians) == 0:
         log.warning("%s: no Gaussians are left after filtering; look at filter.min_opacity.", source.name)
         return

@@ -1,7 +1,7 @@
 """Results of a recording's frames put together in time: videos from virtual cameras, one file, flicker.
 
-Everything is read back from the samples' results one moment at a time, so memory does not grow with their
-number.
+Everything is read back from the samples' results a few moments ahead, in threads, so memory does not grow
+with their number. Videos are encoded in a thread of their own.
 """
 
 import hashlib
@@ -9,9 +9,9 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..errors import DataError
 from ..files import atomic_folder, write_json
 from ..gaussians import Gaussians, render
 from ..gaussians.compact import open_compact
+from ..gaussians.turntable import camera_tensors
 from ..geometry import Camera
 from ..pictures import to_uint8
 from ..progress import track
@@ -32,6 +33,7 @@ from .config import InferConfig, SequenceConfig
 from .flicker import Flicker
 from .inputs import Views
 from .moments import FOLDER, Moment, check_frames, check_scales, mm_per_unit
+from .pipeline import overlapped, reader_count
 from .virtual_cameras import aimed_cameras, smoothed
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class _Outline:
 def write_sequence(
     config: InferConfig,
     folders: Iterable[Path],
-    read: Callable[[Sequence[str]], Iterator[Views]],
+    read: Callable[[Sequence[str]], Generator[Views, None, None]],
     device: torch.device,
 ) -> dict[str, Any]:
     """Write `sequence/` into the output, unless it is there and made of these very results.
@@ -83,11 +85,11 @@ def write_sequence(
         return earlier
     time = _timing(moments)
     with atomic_folder(place) as temporary, torch.no_grad():
-        outlines = _first_pass(temporary, moments, config.sequence, device)
+        outlines = _first_pass(temporary, moments, config)
         flicker = Flicker(time["step"], config.background) if config.sequence.flicker else None
-        views = read([moment.name for moment in moments]) if flicker else None
         cameras = _cameras(moments, outlines, config.sequence)
-        _second_pass(temporary, moments, cameras, flicker, views, config, device)
+        with closing(read([moment.name for moment in moments])) if flicker else nullcontext() as views:
+            _second_pass(temporary, moments, cameras, flicker, views, config, device)
         metrics = {
             **time,
             "samples": {moment.name: moment.frame_index for moment in moments},
@@ -110,32 +112,40 @@ def remove_sequence(output: Path) -> None:
         shutil.rmtree(output / FOLDER)
 
 
-def _first_pass(
-    folder: Path, moments: Sequence[Moment], config: SequenceConfig, device: torch.device
-) -> list[_Outline]:
+def _first_pass(folder: Path, moments: Sequence[Moment], config: InferConfig) -> list[_Outline]:
     """Where the animal is at each moment; the compact file is written on the way."""
+
+    def look(moment: Moment) -> tuple[Gaussians, _Outline | None]:
+        scene = moment.gaussians()
+        return scene, _outline(scene, moment.world_from_model)
+
     outlines: list[_Outline] = []
-    compact = open_compact(folder / "gaussians.npz") if config.compact else nullcontext()
-    with compact as writer:
-        for moment in track(moments, "sequence: Gaussians"):
-            scene = moment.gaussians(device)
+    compact = open_compact(folder / "gaussians.npz") if config.sequence.compact else nullcontext()
+    with compact as writer, closing(overlapped(look, moments, reader_count(config.workers))) as seen:
+        results = zip(moments, seen, strict=True)
+        for moment, (scene, outline) in track(results, "sequence: Gaussians", len(moments)):
             if writer is not None:
                 writer.write(scene, moment.frame_index, moment.world_from_model)
-            before = outlines[-1] if outlines else None
-            outlines.append(_outline(scene, moment.world_from_model, before))
+            outlines.append(outline or _nothing(moment.world_from_model, outlines[-1] if outlines else None))
     return outlines
 
 
-def _outline(scene: Gaussians, world_from_model: Array, before: _Outline | None) -> _Outline:
-    """Where nothing is left of the animal, it is taken to be where it was."""
+def _outline(scene: Gaussians, world_from_model: Array) -> _Outline | None:
+    """None where nothing is left of the animal."""
     if len(scene) == 0:
-        middle = world_from_model[:3, 3]
-        corners = before.corners if before else np.repeat(middle[None], 8, axis=0)
-        return _Outline(before.middle if before else middle, corners, 0.0, 0)
-    means = scene.means.double().cpu().numpy() @ world_from_model[:3, :3].T + world_from_model[:3, 3]
+        return None
+    means = scene.means.double().numpy() @ world_from_model[:3, :3].T + world_from_model[:3, 3]
     low, high = np.quantile(means, EXTENT_SHARES, axis=0)
     grid = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), -1)
     return _Outline((low + high) / 2, grid.reshape(8, 3), float(np.linalg.norm(high - low)), len(means))
+
+
+def _nothing(world_from_model: Array, before: _Outline | None) -> _Outline:
+    """An animal of which nothing is left is taken to be where it was."""
+    if before is not None:
+        return replace(before, extent=0.0, count=0)
+    middle = world_from_model[:3, 3]
+    return _Outline(middle, np.repeat(middle[None], 8, axis=0), 0.0, 0)
 
 
 def _cameras(
@@ -171,19 +181,31 @@ def _second_pass(
 ) -> None:
     """Draw the videos and compare renderings with real pictures, one moment after the other."""
     size, fps = config.sequence.size, config.sequence.fps
-    with ExitStack() as stack:
-        videos = {
-            name: stack.enter_context(open_video(folder / f"{name}.mp4", size, size, fps)) for name in cameras
-        }
-        for number, moment in enumerate(track(moments, "sequence: videos")):
-            scene = moment.gaussians(device)
-            seen = [cameras[name][number].similarity(moment.similarity) for name in videos]
-            for video, picture in zip(
-                videos.values(), _draw(scene, seen, size, config.background), strict=True
-            ):
-                video.write(picture)
+
+    def draw(scenes: Iterator[Gaussians]) -> Iterator[NDArray[np.uint8]]:
+        for number, (moment, scene) in enumerate(zip(moments, scenes, strict=True)):
+            on_device = scene.to(device)
+            seen = [path[number].similarity(moment.similarity) for path in cameras.values()]
+            yield _draw(on_device, seen, size, config.background)
             if flicker is not None and views is not None:
-                flicker.add(moment.frame_index, _views_of(moment, views), scene)
+                flicker.add(moment.frame_index, _views_of(moment, views), on_device)
+
+    with ExitStack() as stack:
+        videos = [
+            stack.enter_context(open_video(folder / f"{name}.mp4", size, size, fps)) for name in cameras
+        ]
+
+        def encode(pictures: NDArray[np.uint8]) -> None:
+            for video, picture in zip(videos, pictures, strict=True):
+                video.write(picture)
+
+        scenes = stack.enter_context(
+            closing(overlapped(Moment.gaussians, moments, reader_count(config.workers)))
+        )
+        # One thread: a video's frames must come one after the other.
+        encoded = stack.enter_context(closing(overlapped(encode, draw(scenes), 1)))
+        for _ in track(encoded, "sequence: videos", len(moments)):
+            pass
 
 
 def _views_of(moment: Moment, views: Iterator[Views]) -> Views:
@@ -201,16 +223,12 @@ def _views_of(moment: Moment, views: Iterator[Views]) -> Views:
     return found
 
 
-def _draw(
-    scene: Gaussians, cameras: Sequence[Camera], size: int, background: float
-) -> Iterator[NDArray[np.uint8]]:
-    if cameras:
-        K, w2c = (
-            torch.from_numpy(np.stack([getattr(camera, name) for camera in cameras])).float()
-            for name in ("K", "w2c")
-        )
-        for rgb in render(scene, K, w2c, size, size, background).rgb:
-            yield to_uint8(rgb)
+def _draw(scene: Gaussians, cameras: Sequence[Camera], size: int, background: float) -> NDArray[np.uint8]:
+    """[V, size, size, 3]"""
+    if not cameras:
+        return np.empty((0, size, size, 3), np.uint8)
+    K, w2c = camera_tensors(cameras)
+    return to_uint8(render(scene, K, w2c, size, size, background).rgb)
 
 
 def _timing(moments: Sequence[Moment]) -> dict[str, Any]:
@@ -232,13 +250,14 @@ def _timing(moments: Sequence[Moment]) -> dict[str, Any]:
 
 def _digest(moments: Sequence[Moment], config: InferConfig) -> str:
     """Another one where a result or a setting has changed."""
+
+    def describe(moment: Moment) -> list[Any]:
+        return [moment.name, moment.frame_index, moment.world_from_model.tolist(), sha256(moment.ply)]
+
     content = {
         "settings": config.sequence.model_dump(mode="json"),
         "background": config.background,
-        "moments": [
-            [moment.name, moment.frame_index, moment.world_from_model.tolist(), sha256(moment.ply)]
-            for moment in moments
-        ],
+        "moments": list(overlapped(describe, moments, reader_count(config.workers))),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -63,7 +63,7 @@ class Packed:
         return len(self.data) // BYTES
 
 
-def pack(gaussians: Gaussians, max_gaussians: int = 300_000) -> Packed:
+def pack(gaussians: Gaussians, max_gaussians: int = 300_000, page: str = "The page") -> Packed:
     """Quantise one scene. Colours that depend on the direction of view keep their degree-0 part.
 
     What is too transparent to be drawn (opacity below 1/255) is dropped, and so is what lies `FAR` away.
@@ -71,6 +71,7 @@ def pack(gaussians: Gaussians, max_gaussians: int = 300_000) -> Packed:
     Args:
         gaussians: One scene, on any device. [N, ...]
         max_gaussians: Keep this many, those with the largest opacity times area.
+        page: What warnings call the page that it is for.
 
     Raises:
         DataError: a batch of scenes, or values that are not finite.
@@ -82,13 +83,14 @@ def pack(gaussians: Gaussians, max_gaussians: int = 300_000) -> Packed:
     gaussians, left_out = most_important(gaussians, max_gaussians)
     if left_out:
         log.warning(
-            "The page shows %d of %d visible Gaussians, those with the largest opacity times area.",
+            "%s shows %d of %d visible Gaussians, those with the largest opacity times area.",
+            page,
             len(gaussians),
             len(gaussians) + left_out,
         )
     near = _near(gaussians.means)
     if far := int((~near).sum()):
-        log.warning("The page leaves out %s, far away from all others.", several(far, "Gaussian"))
+        log.warning("%s leaves out %s, far away from all others.", page, several(far, "Gaussian"))
         gaussians, left_out = gaussians[near], left_out + far
     low, size = _range(gaussians.means.numpy(), axis=0)
     log_scales = gaussians.log_scales.clamp(*LOG_SCALES).numpy()

@@ -101,8 +101,7 @@ EVALUATE = (
     "methods.direct_refined.refine.steps=100",
     "methods.e2e.mode=e2e",
     "methods.e2e.diffusion={solver: unipc, steps: 20, guidance: 1}",
-    # Haze counts in weights that no clean-up was in view of.
-    "filter={min_opacity: 0.005, floater_distance: null, box: [1.3, 1.3, 1.3]}",
+    "filter={floater_distance: null, box: [1.3, 1.3, 1.3]}",
     "leaks.guard_frames=5",
     "pictures=6",
 )

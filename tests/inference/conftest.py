@@ -69,9 +69,13 @@ def write_ball() -> Callable[..., Path]:
 @pytest.fixture
 def balls(tmp_path: Path) -> Path:
     """A list of two samples."""
-    folders = [_write_ball(tmp_path / "data" / f"sample_{n:06d}", shift=0.1 * n) for n in range(2)]
-    write_list(tmp_path / "data" / "data.txt", folders)
-    return tmp_path / "data" / "data.txt"
+    return _write_balls(tmp_path / "data", 2)
+
+
+@pytest.fixture
+def four_balls(tmp_path: Path) -> Path:
+    """A list of four samples."""
+    return _write_balls(tmp_path / "data", 4)
 
 
 @pytest.fixture
@@ -94,6 +98,14 @@ def _save_gslrm(folder: Path, sizes: GSLRMConfig) -> Path:
         torch.manual_seed(0)
         save_gslrm(GSLRM(sizes), folder)
     return folder
+
+
+def _write_balls(folder: Path, count: int) -> Path:
+    write_list(
+        folder / "data.txt",
+        [_write_ball(folder / f"sample_{n:06d}", shift=0.1 * n) for n in range(count)],
+    )
+    return folder / "data.txt"
 
 
 def _write_ball(folder: Path, shift: float = 0.0, view_ids: Sequence[int] | None = None) -> Path:

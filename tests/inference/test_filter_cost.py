@@ -11,10 +11,11 @@ from mouse_facelift.gaussians import Gaussians, render
 from mouse_facelift.gaussians.config import FilterConfig
 from mouse_facelift.gaussians.filters import filter_gaussians
 from mouse_facelift.geometry import Camera
-from mouse_facelift.inference import run as run_module
+from mouse_facelift.inference import drawing
 from mouse_facelift.inference.config import InferConfig
 from mouse_facelift.inference.filter_cost import filter_cost_db
 from mouse_facelift.inference.inputs import Views
+from mouse_facelift.inference.refine import Refinement
 from mouse_facelift.inference.results import Reconstruction
 from mouse_facelift.inference.run import run
 from mouse_facelift.metrics import psnr
@@ -75,7 +76,19 @@ def test_refined_gaussians_do_not_hide_the_cost(scene: Gaussians, views: Views) 
 def test_without_cameras_nothing_is_measured(scene: Gaussians, views: Views) -> None:
     assert filter_cost_db(Views(views.rgba, views.view_ids), result(scene, FilterConfig()), 1.0) is None
     blank = replace(views, rgba=views.rgba * torch.tensor([1.0, 1, 1, 0]).view(1, 4, 1, 1))
-    assert filter_cost_db(blank, result(scene, FilterConfig()), 1.0) is None
+    assert filter_cost_db(blank, result(scene, FilterConfig()), 1.0).isnan()
+
+
+def test_what_is_known_of_the_filtered_views_is_not_drawn_again(scene: Gaussians, views: Views) -> None:
+    found = result(scene, FilterConfig(), shown=(6,))
+    real = views.rgba[:, :3] * views.rgba[:, 3:] + 1 - views.rgba[:, 3:]
+    drawn = render(found.gaussians, views.K, views.w2c, SIZE, SIZE, 1.0).rgb
+    known = psnr(drawn, real, views.rgba[:, 3:])
+    expected = float(filter_cost_db(views, found, 1.0))
+    assert float(filter_cost_db(views, found, 1.0, known)) == pytest.approx(expected, abs=1e-4)
+    refined = replace(found, refinement=Refinement(1, 1.0, 0.5))
+    misleading = torch.full_like(known, 99.0)
+    assert float(filter_cost_db(views, refined, 1.0, misleading)) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(("cost", "warned"), [(0.51, True), (0.49, False), (None, False)])
@@ -87,9 +100,9 @@ def test_costly_filters_are_told_and_measured(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(run_module, "filter_cost_db", lambda *_: cost)
+    monkeypatch.setattr(drawing, "filter_cost_db", lambda *_: None if cost is None else torch.tensor(cost))
     with caplog.at_level(logging.WARNING):
         out = run(config(f"input={balls}", "limit=1"))
     assert ("sample_000000: the filters cost the shown views 0.51 dB" in caplog.text) == warned
     metrics = json.loads((out / "sample_000000" / "metrics.json").read_text())
-    assert metrics["filter"]["psnr_cost_db"] == cost
+    assert metrics["filter"]["psnr_cost_db"] == pytest.approx(cost)

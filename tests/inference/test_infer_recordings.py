@@ -110,15 +110,14 @@ def test_interrupted_run_goes_on_without_looking_at_the_masks_again(
     undisturbed = results(run(settings(f"output={tmp_path / 'undisturbed'}")))
     write_results, done = run_module.write_results, []
 
-    def interrupted(*args: object) -> dict[str, float]:
+    def interrupted(*args: object) -> None:
         if done:
             raise KeyboardInterrupt
         done.append(write_results(*args))
-        return done[0]
 
     monkeypatch.setattr(run_module, "write_results", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(settings())
+        run(settings("workers=1"))
     out = settings().output
     assert {path.name for path in out.iterdir() if path.name[0] != "."} == {NAMES[0], "run.json"}
     monkeypatch.undo()

@@ -78,6 +78,16 @@ def test_views_that_were_not_shown_get_better_too(truth: Gaussians, guess: Gauss
     assert not refined.means.requires_grad
 
 
+def test_what_no_view_needs_fades(truth: Gaussians) -> None:
+    white = replace(truth, means=1.1 * truth.means, sh0=torch.full_like(truth.sh0, 1.8))
+    names = ("means", "quats", "scales", "opacities", "sh0")
+    both = Gaussians(*(torch.cat([getattr(truth, name), getattr(white, name)]) for name in names))
+    seen = look(truth, 6, 10.0)
+    faded, kept = (run(both, seen, steps=60, opacity=weight)[0] for weight in (0.05, 0.0))
+    assert float(faded.opacities.mean()) < float(kept.opacities.mean()) - 0.02
+    assert quality(faded, seen) > quality(kept, seen) - 1
+
+
 def test_without_steps_nothing_happens(truth: Gaussians, guess: Gaussians) -> None:
     refined, report = run(guess, look(truth, 2, 0.0))
     assert refined is guess and report is None
@@ -167,7 +177,7 @@ def test_windows_show_exactly_what_the_whole_pictures_show(truth: Gaussians) -> 
     drawn = render(small, target.K, target.w2c, width, height, 1.0)
     assert torch.allclose(drawn.rgb, target.rgb, atol=1e-4)
     assert torch.allclose(drawn.alpha, target.alpha, atol=1e-4)
-    assert float(target.loss(small, RefineConfig())) < 1e-3
+    assert float(target.loss(small, RefineConfig(opacity=0))) < 1e-3
     assert not target.excludes(small.means).any()
     assert math.isclose(float(target.alpha.sum()), float(seen.pictures[:, 3:].sum()), rel_tol=1e-3)
 

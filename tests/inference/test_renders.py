@@ -13,7 +13,7 @@ from mouse_facelift.errors import ConfigError
 from mouse_facelift.gaussians import Gaussians, render
 from mouse_facelift.geometry import Camera, Similarity
 from mouse_facelift.inference.config import InferConfig
-from mouse_facelift.inference.renders import DEPTH_STEPS, write_alpha, write_depth
+from mouse_facelift.inference.renders import DEPTH_STEPS, alpha_levels, depth_levels
 from mouse_facelift.inference.run import run
 from mouse_facelift.samples.format import read_sample
 
@@ -103,16 +103,15 @@ def test_depth_and_alpha_are_what_the_render_covers(config: Make, balls: Path) -
     np.testing.assert_allclose(alpha / 255, expected.alpha[0, 0].numpy(), atol=0.003)
 
 
-def test_depth_beyond_the_scale_is_the_largest_level_and_not_wrapped(tmp_path: Path) -> None:
-    depth = torch.tensor([[[0.0, 2.7, 15.9, 400.0, 2.7]]])
-    write_depth(tmp_path / "depth.png", depth, torch.tensor([[[1.0, 1.0, 1.0, 1.0, 0.5]]]))
-    levels = np.asarray(Image.open(tmp_path / "depth.png"))
-    assert levels[0].tolist() == [1, round(2.7 * DEPTH_STEPS), round(15.9 * DEPTH_STEPS), 65535, 0]
+def test_depth_beyond_the_scale_is_the_largest_level_and_not_wrapped() -> None:
+    depth = torch.tensor([0.0, 2.7, 15.9, 400.0, 2.7]).view(1, 1, 1, 5)
+    levels = depth_levels(depth, torch.tensor([1.0, 1.0, 1.0, 1.0, 0.5]).view(1, 1, 1, 5))
+    assert levels.dtype == np.uint16
+    assert levels[0, 0].tolist() == [1, round(2.7 * DEPTH_STEPS), round(15.9 * DEPTH_STEPS), 65535, 0]
 
 
-def test_alpha_is_rounded(tmp_path: Path) -> None:
-    write_alpha(tmp_path / "alpha.png", torch.tensor([[[0.0, 0.5, 1.0]]]))
-    assert np.asarray(Image.open(tmp_path / "alpha.png")).tolist() == [[0, 128, 255]]
+def test_alpha_is_rounded() -> None:
+    assert alpha_levels(torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3))[0, 0].tolist() == [0, 128, 255]
 
 
 def test_pictures_that_nobody_wants_are_not_written(config: Make, balls: Path) -> None:

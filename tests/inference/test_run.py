@@ -1,7 +1,9 @@
+import errno
 import json
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +19,13 @@ from mouse_facelift.gaussians.turntable import NAMED_VIEWS
 from mouse_facelift.gslrm import load_gslrm, save_gslrm
 from mouse_facelift.inference import run as run_module
 from mouse_facelift.inference.config import InferConfig
+from mouse_facelift.inference.direct import Direct
+from mouse_facelift.inference.drawing import draw_results
+from mouse_facelift.inference.inputs import find_sources
 from mouse_facelift.inference.models import choose_device
+from mouse_facelift.inference.results import Results
 from mouse_facelift.inference.run import run
+from mouse_facelift.inference.writing import write_results
 from mouse_facelift.provenance import sha256
 from mouse_facelift.training.checkpoints import write_checkpoint
 
@@ -137,11 +144,10 @@ def test_interruption_leaves_only_complete_samples_and_is_continued(
     undisturbed = hashes(run(config(f"input={balls}", f"output={balls.parent / 'undisturbed'}")))
     write_results = run_module.write_results
 
-    def interrupted(folder: Path, *args: object) -> dict[str, float]:
-        means = write_results(folder, *args)
+    def interrupted(folder: Path, *args: object) -> None:
+        write_results(folder, *args)
         if "sample_000001" in folder.name:
             raise KeyboardInterrupt
-        return means
 
     settings = config(f"input={balls}")
     monkeypatch.setattr(run_module, "write_results", interrupted)
@@ -150,6 +156,93 @@ def test_interruption_leaves_only_complete_samples_and_is_continued(
     assert {path.name for path in settings.output.iterdir()} == {"sample_000000", "run.json"}
     monkeypatch.undo()
     assert hashes(run(settings)) == undisturbed
+
+
+def test_interruption_while_the_models_work_finishes_what_is_being_written(
+    config: Make, four_balls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the main thread: the samples in the writers' hands are whole, there is no other."""
+    undisturbed = hashes(run(config(f"input={four_balls}", f"output={four_balls.parent / 'undisturbed'}")))
+    draw_results, drawn = run_module.draw_results, []
+
+    def interrupted(*args: object) -> Results:
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(draw_results(*args))
+        return drawn[-1]
+
+    settings = config(f"input={four_balls}", "workers=3")
+    monkeypatch.setattr(run_module, "draw_results", interrupted)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    assert threading.active_count() == before
+    left = {path.name for path in settings.output.iterdir()}
+    assert left <= {"sample_000000", "sample_000001", "run.json"}
+    monkeypatch.undo()
+    assert hashes(run(settings)) == undisturbed
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_are_those_of_one_step_after_the_other(
+    config: Make, four_balls: Path, tmp_path: Path, gslrm: Path, workers: int
+) -> None:
+    settings = config(f"input={four_balls}", f"workers={workers}")
+    together = hashes(run(settings))
+    reconstruct = Direct(settings, load_gslrm(gslrm))
+    for source in find_sources(four_balls):
+        views = source.read(None, 1.0)
+        folder = tmp_path / "alone" / source.name
+        folder.mkdir(parents=True)
+        write_results(folder, draw_results(views, reconstruct(views), settings), settings, source.name)
+    alone = hashes(tmp_path / "alone")
+    assert len(alone) > 4 * 20
+    assert {name: value for name, value in together.items() if "/" in name} == alone
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_unreadable_third_sample_is_named_and_those_before_it_are_complete(
+    config: Make, four_balls: Path, workers: int
+) -> None:
+    whole = hashes(run(config(f"input={four_balls}", f"output={four_balls.parent / 'whole'}")))
+    picture = four_balls.parent / "sample_000002" / "images" / "cam_003.png"
+    good = picture.read_bytes()
+    picture.write_bytes(good[: len(good) // 2])
+    settings = config(f"input={four_balls}", f"workers={workers}")
+    with pytest.raises(DataError, match=r"sample_000002.*cam_003\.png: not a readable picture"):
+        run(settings)
+    assert {path.name for path in settings.output.iterdir()} == {"sample_000000", "sample_000001", "run.json"}
+    picture.write_bytes(good)
+    assert hashes(run(settings)) == whole
+
+
+def test_write_that_fails_ends_the_command_with_its_error(
+    config: Make, four_balls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results = run_module.write_results
+
+    def full(folder: Path, *args: object) -> None:
+        write_results(folder, *args)
+        if "sample_000001" in folder.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    settings = config(f"input={four_balls}", "workers=2")
+    monkeypatch.setattr(run_module, "write_results", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*sample_000001"):
+        run(settings)
+    names = {path.name for path in settings.output.iterdir()}
+    assert "sample_000000" in names and "sample_000001" not in names
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_warnings_come_in_the_order_of_samples(
+    config: Make, four_balls: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(
+        config(f"input={four_balls}", "workers=4", "filter.box=[0.3,0.3,0.3]", "filter.floater_distance=null")
+    )
+    told = [record.message.split(":")[0] for record in caplog.records if "of the opacity" in record.message]
+    assert told == [f"sample_{n:06d}" for n in range(4)]
 
 
 def test_result_of_a_sample_does_not_depend_on_the_others(config: Make, balls: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Samples put together in time, through `mfl infer`."""
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mouse_facelift.geometry import Similarity
 from mouse_facelift.inference.config import InferConfig
 from mouse_facelift.inference.run import run
 from mouse_facelift.samples.format import CAMERAS_FILE, write_list
+from mouse_facelift.videos import VideoWriter
 
 SMALL = ("sequence.enabled=true", "sequence.size=32", "turntable.frames=0", "named_views=false")
 
@@ -184,6 +186,44 @@ def test_a_killed_sequence_leaves_none(
     assert not [item for item in output.iterdir() if item.name.startswith(".")]
     run(config(*SMALL, f"input={path}"))
     assert metrics(output)["frames"] == 3
+
+
+def test_the_number_of_threads_changes_nothing(
+    config: Config, walk: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures are compared as they go to the encoder: libx264 is not the same to the bit in every run."""
+    path, found, pictures = walk((4, 0, 2, 6, 8), (60,) * 5), [], []
+    write = VideoWriter.write
+
+    def recorded(writer: VideoWriter, frame: np.ndarray) -> None:
+        pictures.append(frame.tobytes())
+        write(writer, frame)
+
+    monkeypatch.setattr(VideoWriter, "write", recorded)
+    for workers in (1, 4):
+        settings = (*SMALL, f"input={path}", f"workers={workers}", f"output={tmp_path / str(workers)}")
+        folder = run(config(*settings)) / "sequence"
+        found.append([(folder / name).read_bytes() for name in ("gaussians.npz", "metrics.json")])
+    assert found[0] == found[1]
+    assert len(pictures) == 2 * 3 * 5
+    assert pictures[:15] == pictures[15:]
+
+
+def test_frame_that_cannot_be_read_any_more_is_named_and_no_thread_is_left(
+    config: Config, walk: Callable[..., Path]
+) -> None:
+    path = walk((0, 1, 2, 3), (60,) * 4)
+    output = run(config(*SMALL[1:], f"input={path}"))
+    picture = path.parent / "sample_000002" / "images" / "cam_001.png"
+    picture.write_bytes(picture.read_bytes()[:100])
+    before = threading.active_count()
+    with pytest.raises(DataError, match=r"sample_000002.*cam_001\.png: not a readable picture"):
+        run(config(*SMALL, f"input={path}"))
+    assert threading.active_count() == before
+    assert {item.name for item in output.iterdir()} == {
+        *(f"sample_{n:06d}" for n in range(4)),
+        *("metrics.json", "run.json"),
+    }
 
 
 def test_sequence_of_results_that_are_made_again_goes_with_them(

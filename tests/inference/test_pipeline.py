@@ -1,0 +1,130 @@
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mouse_facelift.errors import DataError
+from mouse_facelift.inference import pipeline
+from mouse_facelift.inference.pipeline import batches, overlapped
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_come_in_order_and_a_bounded_number_of_items_is_in_work(threads: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(30):
+            taken += 1
+            yield number
+
+    for given, result in enumerate(overlapped(lambda number: 2 * number, items(), threads)):
+        assert result == 2 * given
+        assert taken - given <= threads + 1
+
+
+def test_one_thread_works_while_the_next_item_is_made() -> None:
+    made_second, worked = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        made_second.set()
+        assert worked.wait(10)
+        yield 1
+
+    def work(number: int) -> int:
+        assert made_second.wait(10)
+        worked.set()
+        return number
+
+    assert list(overlapped(work, items(), 1)) == [0, 1]
+
+
+def test_items_that_hold_much_are_not_in_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_BYTES", 10)
+    active, most, lock = 0, 0, threading.Lock()
+
+    def work(size: int) -> int:
+        nonlocal active, most
+        with lock:
+            active += size
+            most = max(most, active)
+        time.sleep(0.002)
+        with lock:
+            active -= size
+        return size
+
+    sizes = [4, 4, 25, 4, 4, 4, 4]
+    assert list(overlapped(work, sizes, 4, lambda size: size)) == sizes
+    assert most == 25, "one that is too large alone is done alone"
+
+
+def test_error_of_the_items_comes_after_the_results_of_those_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise DataError("the fourth")
+
+    results = []
+    with pytest.raises(DataError, match="the fourth"):
+        for result in overlapped(lambda number: number, items(), 8):
+            results.append(result)
+    assert results == [0, 1, 2]
+
+
+def test_of_two_errors_the_earlier_item_s_is_told() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise DataError("the fourth item")
+
+    def work(number: int) -> int:
+        time.sleep(0.01)
+        if number == 1:
+            raise OSError("disk full at the second")
+        return number
+
+    results = []
+    with pytest.raises(OSError, match="at the second"):
+        for result in overlapped(work, items(), 8):
+            results.append(result)
+    assert results == [0]
+
+
+def test_interruption_finishes_what_has_begun_and_nothing_else() -> None:
+    begun, finished, together, go = [], [], threading.Barrier(2, timeout=10), threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if together.wait() == 0:
+            # As Ctrl-C does, once the main thread waits with a third item in its hands.
+            time.sleep(0.1)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            threading.Timer(0.1, go.set).start()
+        assert go.wait(10)
+        finished.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(overlapped(work, range(9), 2))
+    assert sorted(begun) == sorted(finished) == [0, 1]
+
+
+def test_whoever_wants_no_more_leaves_no_thread() -> None:
+    before = threading.active_count()
+    results = overlapped(lambda number: number, range(100), 3)
+    assert next(results) == 0
+    results.close()
+    assert threading.active_count() == before
+
+
+def test_batches_before_an_error_come_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise DataError("the sixth")
+
+    assert list(batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    made = []
+    with pytest.raises(DataError, match="the sixth"):
+        for batch in batches(items(), 2):
+            made.append(batch)
+    assert made == [[0, 1], [2, 3], [4]]
