@@ -77,7 +77,7 @@ SUBCOMMANDS = {
         "doctor.run:run",
     ),
     "demo": Subcommand(
-        "Run every stage, small, on a synthetic recording that it makes itself.",
+        "Run every stage, small, with trained weights, on a synthetic recording that it makes itself.",
         "demo.config:DemoConfig",
         "demo.run:run",
     ),
@@ -249,6 +249,21 @@ def _train(name: str, subcommand: Subcommand) -> Command:
     return command
 
 
+def _demo(name: str, subcommand: Subcommand) -> Command:
+    def command(
+        config: ConfigFile = None,
+        overrides: Overrides = None,
+        show: Annotated[
+            bool, typer.Option("--open", help="Show the report in a browser at the end.")
+        ] = False,
+        dry_run: DryRun = False,
+        debug: Debug = False,
+    ) -> None:
+        at_border(lambda: _run_demo(subcommand, config, overrides or [], show, dry_run), debug)
+
+    return command
+
+
 def _doctor(name: str, subcommand: Subcommand) -> Command:
     def command(
         config: ConfigFile = None,
@@ -287,6 +302,7 @@ def _view(name: str, subcommand: Subcommand) -> Command:
 
 
 COMMANDS: dict[str, Callable[[str, Subcommand], Command]] = {
+    "demo": _demo,
     "doctor": _doctor,
     "evaluate": _evaluate,
     "infer": _infer,
@@ -346,6 +362,17 @@ def _run_preprocess(
         return
     share = {"shard": _load("preprocess.shard:Shard").parse(shard)} if shard else {}
     _load(subcommand.entry)(load_config(model, path, settings), dry_run=dry_run, **share)
+
+
+def _run_demo(
+    subcommand: Subcommand, path: Path | None, overrides: Sequence[str], show: bool, dry_run: bool
+) -> None:
+    from .config import load_config
+
+    config = load_config(_load(subcommand.config), path, overrides)
+    output = _load(subcommand.entry)(config, dry_run=dry_run)
+    if show and not dry_run:
+        _load("demo.run:open_report")(output)
 
 
 def _run_doctor(

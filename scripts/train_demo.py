@@ -7,7 +7,7 @@ the output folder is kept, and trainings go on where they were.
     python scripts/train_demo.py [--stages data gslrm mvdiff export] [--quick] [--output FOLDER]
 
 For a GPU; `--quick` is a CPU smoke test of a minute, too short to learn. `export` writes half-precision
-weights and a model card to --destination.
+weights, what they were trained on and a model card to --destination.
 """
 
 import argparse
@@ -23,16 +23,20 @@ import torch
 
 from mouse_facelift import __version__
 from mouse_facelift.config import load_config
-from mouse_facelift.demo.herd import Herd, write_herd
-from mouse_facelift.demo.run import find_configs
-from mouse_facelift.files import atomic_folder, write_json
-from mouse_facelift.gslrm import load_gslrm, save_gslrm
+from mouse_facelift.demo.finetuning import last_validation
+from mouse_facelift.demo.herd import Herd, training_data, write_herd
+from mouse_facelift.demo.shipped import find_configs
+from mouse_facelift.errors import DataError
+from mouse_facelift.files import atomic_folder, write_json, write_text
+from mouse_facelift.gslrm import GSLRM, load_gslrm, save_gslrm
 from mouse_facelift.gslrm.config import TrainGSLRMConfig
 from mouse_facelift.gslrm.train import run as train_gslrm
 from mouse_facelift.mvdiffusion.config import TrainMVDiffConfig
 from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
 from mouse_facelift.mvdiffusion.train import run as train_mvdiff
-from mouse_facelift.training.logging import read_log
+from mouse_facelift.samples.training_data import FILE as RECORD
+from mouse_facelift.samples.training_data import TrainingData
+from mouse_facelift.training.checkpoints import find_checkpoint
 
 STAGES = ("data", "gslrm", "mvdiff", "export")
 HERD = Herd(mice=640, moments=24, size=128, held_out=8, seed=20)
@@ -61,6 +65,11 @@ class Plan:
     destination: Path
     quick: bool
     settings: dict[str, list[str]]
+
+    @property
+    def herd(self) -> Herd:
+        """What the models learn from."""
+        return QUICK_HERD if self.quick else HERD
 
     @property
     def lists(self) -> list[str]:
@@ -103,7 +112,7 @@ def main() -> None:
 
 def draw_herd(plan: Plan) -> None:
     """Samples of all mice."""
-    write_herd(plan.output / "herd", QUICK_HERD if plan.quick else HERD)
+    write_herd(plan.output / "herd", plan.herd)
 
 
 def _train(plan: Plan, model: str) -> None:
@@ -117,27 +126,60 @@ def _train(plan: Plan, model: str) -> None:
 
 
 def export(plan: Plan) -> None:
-    """Half-precision weights of both models, and what they are."""
+    """Half-precision weights of both models, what they were trained on, and what they are."""
+    for model in QUICK:
+        _check_seen(plan.output / model, plan.herd)
     with atomic_folder(plan.destination) as temporary:
-        (temporary / "gslrm").mkdir()
-        save_gslrm(load_gslrm(plan.output / "gslrm").half(), temporary / "gslrm")
         pipeline = MVDiffusionPipeline.load(plan.output / "mvdiff", torch.device("cpu"))
-        pipeline.to(torch.device("cpu"), torch.float16).save(temporary / "mvdiffusion")
+        write_weights(temporary, load_gslrm(plan.output / "gslrm"), pipeline, plan.herd)
         write_json(temporary / "training.json", {model: _figures(plan.output / model) for model in QUICK})
         (temporary / "README.md").write_text(card(plan, temporary), encoding="utf-8")
 
 
+def write_weights(folder: Path, model: GSLRM, pipeline: MVDiffusionPipeline, herd: Herd) -> None:
+    """Write both models in half precision, each with the herd's record, into an existing folder."""
+    (folder / "gslrm").mkdir()
+    save_gslrm(model.half(), folder / "gslrm")
+    pipeline.to(torch.device("cpu"), torch.float16).save(folder / "mvdiffusion")
+    write_record(folder, herd)
+
+
+def write_record(folder: Path, herd: Herd) -> None:
+    """Write beside both models' weights what they were trained on, for `mfl evaluate`.
+
+    On one line: of thousands of samples, blanks would be a large part.
+    """
+    for model in ("gslrm", "mvdiffusion"):
+        training_data(herd).save(folder / model)
+        record = folder / model / RECORD
+        content = json.loads(record.read_text(encoding="utf-8"))
+        write_text(record, json.dumps(content, separators=(",", ":")) + "\n")
+
+
+def _check_seen(run: Path, herd: Herd) -> None:
+    """What is exported is the herd's record, so it must be what the run was trained on.
+
+    Raises:
+        DataError: it is not.
+    """
+    seen = TrainingData.load(run) or TrainingData(())
+    count, expected = sum(len(data.samples) for data in seen.sets), len(herd.trained) * herd.moments
+    if count != expected or seen.unrecorded:
+        raise DataError(
+            f"{run}: was trained on {count} samples, the herd has {expected} for training. Train on the herd "
+            "alone, in another output."
+        )
+
+
 def _figures(run: Path) -> dict[str, Any]:
-    """Command, configuration, steps and the last validation of a training."""
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    last = [line for line in read_log(run) if any(key.startswith("validation/") for key in line)][-1]
-    metrics = {key: value for key, value in last.items() if key.startswith("validation/")}
-    return {"step": last["step"], "metrics": metrics, "config": record["config"]}
+    """Configuration, steps and the last validation of a training."""
+    config = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
+    return {"step": find_checkpoint(run).step, "metrics": last_validation(run), "config": config}
 
 
 def card(plan: Plan, folder: Path) -> str:
     """The model card."""
-    herd = QUICK_HERD if plan.quick else HERD
+    herd = plan.herd
     figures = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     lines = [
@@ -150,6 +192,7 @@ def card(plan: Plan, folder: Path) -> str:
         f"{herd.moments} moments each,",
         f"  seen by a rig's six cameras and {herd.extra_views} others, {herd.size} pixels. Validation: "
         f"{herd.held_out} more mice.",
+        "  What `mfl evaluate` must know of it: `training_data.json`.",
         "- Command: `python scripts/train_demo.py`, with configs/demo/weights/; `training.json` has what was",
         "  run.",
         f"- Made by mouse-facelift {__version__} on {device}.",
@@ -159,7 +202,7 @@ def card(plan: Plan, folder: Path) -> str:
     ]
     for model, found in figures.items():
         shown = ", ".join(
-            f"{key.removeprefix('validation/')} {value:.3f}"
+            f"{key} {value:.3f}"
             for key, value in found["metrics"].items()
             if isinstance(value, float) and "camera" not in key
         )

@@ -16,9 +16,10 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "configs" /
 
 REQUIRED = {
     "preprocess": ["input.recording=r", "output=o"],
-    "train-mvdiff": ["data.train_list=t", "data.val_list=v", "output=o"],
+    "train-mvdiff": ["data.train_list=t", "data.val_list=v", "start.path=s", "output=o"],
     "train-gslrm": ["data.train_list=t", "output=o"],
     "infer": ["gslrm=g", "input=i", "output=o"],
+    "compare": ["data=d", "gslrm=g", "mvdiffusion=m", "output=o"],
 }
 """What only the user knows, by command."""
 
@@ -67,7 +68,8 @@ def test_every_key_is_explained_in_a_sentence(command: str, field) -> None:
 
 @pytest.mark.parametrize(("command", "field"), KEYS, ids=lambda value: getattr(value, "key", value))
 def test_every_key_is_read_by_code(command: str, field) -> None:
-    by_name = {"preprocess", "train_mvdiff", "train_gslrm", "infer"} if command == "demo" else set()
+    stages = {"preprocess", "infer", "compare", "train_mvdiff", "train_gslrm"}
+    by_name = stages if command == "demo" else set()
     assert field.key.split(".")[-1] in READ | by_name, f"{command}: nothing reads {field.key}"
 
 

@@ -38,12 +38,21 @@ class DemoConfig(Config):
     """The whole pipeline, small, on a synthetic recording; each stage is the real command."""
 
     output: Path = Field(Path("outputs/demo"), description="Folder of everything that the demo makes.")
-    stages: Path | None = Field(
-        None, description="Folder with preprocess.yaml, train_mvdiff.yaml, ...; null takes configs/demo."
+    weights: Path | None = Field(
+        None,
+        description="Folder with gslrm and mvdiffusion, as scripts/train_demo.py exports it; null takes the "
+        "shipped checkpoints/demo.",
     )
-    recording: RecordingConfig = Field(RecordingConfig(), description="The synthetic recording.")
+    stages: Path | None = Field(
+        None, description="Folder with preprocess.yaml, infer.yaml, ...; null takes configs/demo."
+    )
+    recording: RecordingConfig = Field(
+        RecordingConfig(rig_seed=1, frames=60, fps=15, truth_every=2),
+        description="The synthetic recording: of a mouse and of cameras that no shipped weights have seen.",
+    )
+    samples: int = Field(5, ge=1, description="Held-out samples to reconstruct and measure.")
     preprocess: list[str] = Field([], description="Settings on top of preprocess.yaml, as key.sub=value.")
+    infer: list[str] = Field([], description="Settings on top of infer.yaml, for both modes.")
+    compare: list[str] = Field([], description="Settings on top of compare.yaml.")
     train_mvdiff: list[str] = Field([], description="Settings on top of train_mvdiff.yaml.")
     train_gslrm: list[str] = Field([], description="Settings on top of train_gslrm.yaml.")
-    infer: list[str] = Field([], description="Settings on top of infer.yaml, for both modes.")
-    samples: int = Field(3, ge=1, description="Held-out samples to reconstruct.")

@@ -21,6 +21,7 @@ from ..preprocess.config import GeometryConfig
 from ..preprocess.normalize import fitting_scales, lookat_camera, reach
 from ..progress import track
 from ..samples.format import read_list, write_list, write_sample
+from ..samples.training_data import Rig, TrainedSample, TrainedSet, TrainingData
 from .animal import MouseShape
 from .motion import poses
 from .mouse import Mesh, mouse_mesh
@@ -36,6 +37,8 @@ CENTER_ERROR_MM = 1.5
 """Standard deviation of a measured centre from the true one, per axis."""
 MAMMAL_SHARE = 0.25
 """Of the animals that stand in the recorded rig; the others get one of their own."""
+LEAST_WALK_SEED = 2**20
+"""Of a herd's animals; recordings have smaller ones."""
 UP = np.array((0.0, 0.0, 1.0))
 GEOMETRY = GeometryConfig()
 
@@ -50,7 +53,7 @@ class Herd:
         size: Side of the pictures in pixels.
         extra_views: Views from anywhere above the floor, besides the rig's six; camera ids from 6.
         held_out: Animals, the last ones, whose samples are for validation.
-        seed: Of everything; recordings of `mfl demo` share no seed with a herd.
+        seed: Of everything; see `LEAST_WALK_SEED`.
     """
 
     mice: int
@@ -59,6 +62,34 @@ class Herd:
     extra_views: int = 2
     held_out: int = 1
     seed: int = 0
+
+    @property
+    def trained(self) -> range:
+        """Numbers of the animals for training."""
+        return range(self.mice - self.held_out)
+
+    def recording(self, number: int) -> str:
+        """What an animal's samples name as their recording."""
+        return f"herd {self.seed}, mouse {number:04d}"
+
+
+@dataclass(frozen=True, eq=False)
+class Animal:
+    """What chance makes of an animal, before anything is drawn.
+
+    Attributes:
+        shape: Its shape and coat.
+        walk_seed: Of its motion.
+        times_s: When its moments are, seconds since its walk began. [M]
+        errors_mm: From the true centre to the measured one, at each moment. [M, 3]
+        rig: Six cameras, ids 0 to 5, millimetres.
+    """
+
+    shape: MouseShape
+    walk_seed: int
+    times_s: Array
+    errors_mm: Array
+    rig: Sequence[Camera]
 
 
 def write_herd(folder: Path, herd: Herd, processes: int | None = None) -> tuple[Path, Path]:
@@ -76,7 +107,8 @@ def write_herd(folder: Path, herd: Herd, processes: int | None = None) -> tuple[
     with ProcessPoolExecutor(processes or os.cpu_count(), get_context("spawn")) as pool:
         drawn = pool.map(partial(_write_mouse, herd=herd), folders, range(herd.mice), chunksize=1)
         list(track(drawn, "herd", total=herd.mice))
-    parts = {"train": folders[: -herd.held_out], "val": folders[-herd.held_out :]}
+    count = len(herd.trained)
+    parts = {"train": folders[:count], "val": folders[count:]}
     for name, animals in parts.items():
         write_list(
             folder / f"data_{name}.txt",
@@ -85,18 +117,53 @@ def write_herd(folder: Path, herd: Herd, processes: int | None = None) -> tuple[
     return folder / "data_train.txt", folder / "data_val.txt"
 
 
+def draw_animal(herd: Herd, number: int) -> tuple[Animal, np.random.Generator]:
+    """One animal of a herd, and the generator of what chance is yet to decide: its scale and its pictures."""
+    rng = np.random.default_rng((herd.seed, number, 17))
+    animal = Animal(
+        shape=MouseShape.diverse(rng) if rng.random() < 0.5 else MouseShape.random(rng),
+        walk_seed=int(rng.integers(LEAST_WALK_SEED, 2**31)),
+        times_s=np.sort(rng.uniform(0, 60 * MINUTES, herd.moments)),
+        errors_mm=rng.normal(0, CENTER_ERROR_MM, (herd.moments, 3)),
+        rig=mammal_rig() if rng.random() < MAMMAL_SHARE else random_rig(int(rng.integers(2**31))),
+    )
+    return animal, rng
+
+
+def training_data(herd: Herd) -> TrainingData:
+    """What training on a herd sees, an entry per animal.
+
+    Of the views from anywhere it says no place: each was there for one picture. A trainer, which knows
+    samples alone, takes every place for another rig, and so every sample for another recording.
+    """
+    sets = []
+    for number in herd.trained:
+        rig = draw_animal(herd, number)[0].rig
+        centers = {view: _rounded(camera.center) for view, camera in enumerate(rig)}
+        moments = tuple(TrainedSample(_name(moment), moment, "") for moment in range(herd.moments))
+        seen = tuple(range(len(rig) + herd.extra_views))
+        sets.append(TrainedSet(Rig(herd.recording(number), centers), seen, (), moments))
+    return TrainingData(tuple(sets))
+
+
+def _rounded(place: Array) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in place.round(1))
+    return x, y, z
+
+
+def _name(moment: int) -> str:
+    return f"sample_{moment:06d}"
+
+
 def _write_mouse(folder: Path, number: int, herd: Herd) -> None:
     """One animal's samples; its list is written last."""
     if (folder / "all.txt").is_file():
         return
     cv2.setNumThreads(1)
-    rng = np.random.default_rng((herd.seed, number, 17))
-    shape = MouseShape.diverse(rng) if rng.random() < 0.5 else MouseShape.random(rng)
-    # The walks of recordings have small seeds.
-    walk = poses(int(rng.integers(2**20, 2**31)), np.sort(rng.uniform(0, 60 * MINUTES, herd.moments)))
-    meshes = [mouse_mesh(shape, pose) for pose in walk]
-    centers = [_body(mesh).mean(0) + rng.normal(0, CENTER_ERROR_MM, 3) for mesh in meshes]
-    rig = mammal_rig() if rng.random() < MAMMAL_SHARE else random_rig(int(rng.integers(2**31)))
+    animal, rng = draw_animal(herd, number)
+    rig = animal.rig
+    meshes = [mouse_mesh(animal.shape, pose) for pose in poses(animal.walk_seed, animal.times_s)]
+    centers = [_body(mesh).mean(0) + error for mesh, error in zip(meshes, animal.errors_mm, strict=True)]
     scale = _scale(meshes, centers, rig, rng)
     written = []
     for moment, (mesh, center) in enumerate(zip(meshes, centers, strict=True)):
@@ -104,11 +171,15 @@ def _write_mouse(folder: Path, number: int, herd: Herd) -> None:
         cameras = [*rig, *_anywhere(herd.extra_views, center, rng)]
         aimed = [_aimed(camera, similarity, herd.size) for camera in cameras]
         sample = write_sample(
-            folder / f"sample_{moment:06d}",
+            folder / _name(moment),
             [_picture(mesh, camera, rng) for camera in aimed],
             [camera.similarity(similarity) for camera in aimed],
             range(len(aimed)),
-            {"frame_index": moment, "world_from_model": similarity.world_from_model.tolist()},
+            {
+                "frame_index": moment,
+                "world_from_model": similarity.world_from_model.tolist(),
+                "source": {"recording": herd.recording(number)},
+            },
         )
         written.append(sample.folder)
     write_list(folder / "all.txt", written)

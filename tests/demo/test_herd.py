@@ -1,13 +1,25 @@
 """Samples drawn straight at their cameras: as true as those of a recording."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from mouse_facelift.demo.animal import MouseShape
-from mouse_facelift.demo.herd import Herd, _write_mouse, write_herd
+from mouse_facelift.demo.config import DemoConfig
+from mouse_facelift.demo.herd import (
+    LEAST_WALK_SEED,
+    Herd,
+    _write_mouse,
+    draw_animal,
+    training_data,
+    write_herd,
+)
+from mouse_facelift.demo.rig import held_out_rig, random_rig
+from mouse_facelift.evaluation.leaks import LeakGuard
 from mouse_facelift.samples.format import Sample, read_list, read_rgba, read_sample
+from mouse_facelift.samples.training_data import SAME_PLACE_MM, TrainingData
 
 HERD = Herd(mice=2, moments=2, size=64, extra_views=2, held_out=1, seed=3)
 
@@ -77,3 +89,27 @@ def test_diverse_shapes_are_wider_than_recordings() -> None:
     assert min(lengths) < 70 and max(lengths) > 86
     backs = np.array([MouseShape.diverse(rng).back for _ in range(50)])
     assert backs.mean(1).min() < 0.15 and backs.mean(1).max() > 0.5
+
+
+def test_record_knows_the_samples_that_are_drawn_again(mouse: Path, tmp_path: Path) -> None:
+    """By the name of the animal, its frames and its cameras, though nothing of a picture is in it."""
+    whole = training_data(Herd(mice=3, moments=2, size=64, extra_views=2, held_out=1, seed=3))
+    assert [data.rig.recording for data in whole.sets] == ["herd 3, mouse 0000", "herd 3, mouse 0001"]
+    whole.save(tmp_path)
+    assert TrainingData.load(tmp_path) == whole
+    guard, without = LeakGuard([whole]), LeakGuard([training_data(HERD)])
+    for sample in samples(mouse):
+        assert set(guard.verdicts(sample).values()) == {"seen frame"}
+        assert set(without.verdicts(sample).values()) == {"clean"}
+
+
+def test_demo_films_a_walk_and_cameras_that_no_herd_animal_has(train_demo: ModuleType) -> None:
+    herd, recording = train_demo.HERD, DemoConfig().recording
+    assert recording.rig_seed is not None and recording.seed < LEAST_WALK_SEED
+    filmed = np.array([camera.center for camera in (*random_rig(recording.rig_seed), *held_out_rig())])
+    animals = [draw_animal(herd, number)[0] for number in range(herd.mice)]
+    assert min(animal.walk_seed for animal in animals) >= LEAST_WALK_SEED
+    there = np.array([camera.center for animal in animals for camera in animal.rig])
+    assert np.linalg.norm(filmed[:, None] - there, axis=-1).min() > SAME_PLACE_MM
+    coat = MouseShape.random(np.random.default_rng((recording.seed, 0)))
+    assert coat.coat_seed not in {animal.shape.coat_seed for animal in animals}
