@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import DataError
 from ..files import atomic_folder, write_json
 from ..gslrm import find_weights
 from ..gslrm.config import TrainGSLRMConfig
@@ -52,8 +53,17 @@ def tune_mvdiff(config: TrainMVDiffConfig, before: Path) -> tuple[Figures, Figur
 
 
 def last_validation(run: Path) -> dict[str, float | str]:
-    """What a training measured last."""
+    """What a training measured last.
+
+    Raises:
+        DataError: it has measured nothing, as where its disk was full.
+    """
     lines = [line for line in read_log(run) if any(key.startswith(OF_VALIDATION) for key in line)]
+    if not lines:
+        raise DataError(
+            f"{run}: the training has measured nothing (see its messages). Free disk space, remove that "
+            "folder and call again."
+        )
     return {
         key.removeprefix(OF_VALIDATION): value
         for key, value in lines[-1].items()

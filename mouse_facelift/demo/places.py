@@ -14,8 +14,22 @@ class Places:
 
     @property
     def marker(self) -> Path:
-        """Which recording and which weights the folder is of."""
+        """Which settings and which weights the folder is of; see `facts`."""
         return self.root / "demo.json"
+
+    @property
+    def of_stages(self) -> tuple[Path, ...]:
+        """What stages write; nothing of it is there before the marker."""
+        modes = self.results("direct"), self.results("e2e")
+        return (
+            self.recording,
+            self.samples,
+            self.held_out,
+            self.truth,
+            *modes,
+            self.comparison,
+            self.tunings,
+        )
 
     @property
     def recording(self) -> Path:
@@ -51,10 +65,15 @@ class Places:
         """The report to look at."""
         return self.comparison / PAGE
 
+    @property
+    def tunings(self) -> Path:
+        """Folder of all fine-tuning."""
+        return self.root / "fine_tuned"
+
     def tuned(self, model: str) -> Path:
         """The run that fine-tunes a model."""
-        return self.root / "fine_tuned" / model
+        return self.tunings / model
 
     def before(self, model: str) -> Path:
         """Validation of the weights that it starts from."""
-        return self.root / "fine_tuned" / f"{model}_before"
+        return self.tunings / f"{model}_before"

@@ -8,10 +8,13 @@ import pytest
 from mouse_facelift.config import load_config
 from mouse_facelift.demo import stages
 from mouse_facelift.demo.config import DemoConfig
+from mouse_facelift.demo.finetuning import last_validation, tune_gslrm, tune_mvdiff
 from mouse_facelift.demo.run import open_report, run
-from mouse_facelift.errors import CheckpointError, ConfigError
+from mouse_facelift.errors import CheckpointError, ConfigError, DataError
 from mouse_facelift.evaluation.scores import read_scores
 from mouse_facelift.gaussians import Gaussians
+from mouse_facelift.gslrm.config import TrainGSLRMConfig
+from mouse_facelift.mvdiffusion.config import TrainMVDiffConfig
 from mouse_facelift.samples.format import read_list
 from mouse_facelift.training.checkpoints import list_checkpoints
 
@@ -107,26 +110,25 @@ def test_second_call_keeps_what_is_finished(
     assert "seconds in all" in out and str(folder / "compare/compare.html") in out
 
 
-def test_demo_of_another_recording_is_not_mixed_in(folder: Path, settings: Settings) -> None:
-    with pytest.raises(ConfigError, match="holds a demo of another recording"):
-        run(settings(f"output={folder}", "recording.seed=9"))
+def test_figures_of_other_settings_are_not_taken_for_those_asked_for(
+    folder: Path, settings: Settings
+) -> None:
+    """The validation before fine-tuning is kept: after it, more samples would be measured than before."""
+    more = ["data.image_size=32", "training.steps=2", "validation.samples=2"]
+    with pytest.raises(ConfigError, match=r"train_gslrm\.validation\.samples: then 1, now 2"):
+        run(settings(f"output={folder}", f"train_gslrm=[{', '.join(more)}]"))
 
 
-def test_demo_of_other_weights_is_not_mixed_in(folder: Path, settings: Settings) -> None:
-    marker = folder / "demo.json"
-    original = marker.read_text()
-    marker.write_text(json.dumps({**json.loads(original), "weights": ["0" * 64]}))
-    try:
-        with pytest.raises(ConfigError, match="holds a demo of other weights"):
-            run(settings(f"output={folder}"))
-    finally:
-        marker.write_text(original)
-
-
-def test_demo_of_an_older_version_is_not_mixed_in(tmp_path: Path, settings: Settings) -> None:
-    (tmp_path / "recording").mkdir()
-    with pytest.raises(ConfigError, match="holds a demo of an older version"):
-        run(settings(f"output={tmp_path}"))
+def test_validation_before_is_the_training_s_own(folder: Path, settings: Settings, tmp_path: Path) -> None:
+    """Same samples, same noise: where nothing is learned, the figures are those before, to the digit."""
+    config = json.loads((folder / "fine_tuned/mvdiffusion/run.json").read_text())["config"]
+    config |= {"output": str(tmp_path / "run"), "optimizer": {"lr": 1e-30, "warmup_steps": 0}}
+    before, after = tune_mvdiff(TrainMVDiffConfig(**config), tmp_path / "before")
+    assert {**before} == {**after}
+    config = json.loads((folder / "fine_tuned/gslrm/run.json").read_text())["config"]
+    config |= {"output": str(tmp_path / "lrm"), "optimizer": {"lr": 1e-30, "warmup_steps": 0}}
+    before, after = tune_gslrm(TrainGSLRMConfig(**config), tmp_path / "lrm_before")
+    assert {**before} == {**after}
 
 
 def test_wrong_stage_setting_is_refused_before_anything_runs(tmp_path: Path, settings: Settings) -> None:
@@ -155,7 +157,7 @@ def test_interrupted_demo_goes_on(
             run(settings(f"output={tmp_path}", "recording.frames=2"))
     video = tmp_path / "recording/videos_undist/0.mp4"
     before = video.stat().st_mtime_ns
-    with pytest.raises(ConfigError, match="another recording"):
+    with pytest.raises(ConfigError, match=r"recording\.frames: then 2, now 3"):
         run(settings(f"output={tmp_path}", "recording.frames=3"))
     with monkeypatch.context() as patch:
         patch.setattr(stages, "preprocess", interrupted)
@@ -165,18 +167,28 @@ def test_interrupted_demo_goes_on(
 
 
 def test_report_opens_in_a_browser_and_its_absence_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "open", lambda page: bool(opened.append(page)) or True)
     open_report(tmp_path)
-    assert opened == [(tmp_path / "compare/compare.html").as_uri()]
+    assert opened == [(tmp_path / "compare/compare.html").as_uri() + "#view"]
+    assert not caplog.text
 
-    def absent(_: str) -> None:
+    def absent(_: str) -> bool:
         raise webbrowser.Error("could not locate runnable browser")
 
-    monkeypatch.setattr(webbrowser, "open", absent)
-    open_report(tmp_path)
+    for none in (absent, lambda _: False):
+        caplog.clear()
+        monkeypatch.setattr(webbrowser, "open", none)
+        open_report(tmp_path)
+        assert f"open {tmp_path / 'compare/compare.html'} where there is one" in caplog.text
+
+
+def test_training_that_measured_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    with pytest.raises(DataError, match="has measured nothing"):
+        last_validation(tmp_path)
 
 
 def test_weights_that_are_not_there_say_how_to_get_them(tmp_path: Path) -> None:
