@@ -70,6 +70,7 @@ def run(config: DemoConfig, dry_run: bool = False) -> Path:
     facts = facts_of({"recording": config.recording, **vars(settings)}, weights)
     keep_facts(places, {"samples": config.samples, **facts}, dry_run)
     if dry_run:
+        log.info("%s: weights and the settings of all stages are in order", weights.folder)
         return config.output
     planned = _plan(config, places, settings)
     rows: list[Row] = []

@@ -75,10 +75,15 @@ def make_samples(config: PreprocessConfig, count: int, places: Places) -> Measur
 def reconstruct(config: InferConfig) -> Measured:
     """`mfl infer`."""
     infer(config)
-    means: dict[str, float] = _read(config.output / "metrics.json")["mean"]
+    measured = _read(config.output / "metrics.json")
+    means, samples = measured["mean"], measured["samples"]
     first = config.output / read_list(config.input)[0].name
     rows = [
-        (what, _quality(means[f"{role}/psnr_animal_db"], means[f"{role}/iou"]), first / "comparison.png")
+        (
+            f"{what}, {samples} samples",
+            _quality(means[f"{role}/psnr_animal_db"], means[f"{role}/iou"]),
+            first / "comparison.png",
+        )
         for role, what in (("input", "cameras shown"), ("held_out", "other cameras"))
         if f"{role}/iou" in means
     ]
@@ -107,7 +112,7 @@ def evaluate(config: CompareConfig, places: Places) -> Measured:
     verdicts = sorted({verdict for group in groups for verdict in group["leaks"]})
     return [
         *rows,
-        ("true outline in one colour there", f"{_mean(novel, 'psnr_outline_db'):.2f} dB", places.page),
+        ("outline in one colour, new cameras", f"{_mean(novel, 'psnr_outline_db'):.2f} dB", places.page),
         ("seen in training", ", ".join(verdicts), place / SCORES_FILE),
     ]
 

@@ -138,8 +138,12 @@ def test_wrong_stage_setting_is_refused_before_anything_runs(tmp_path: Path, set
     assert not (tmp_path / "x").exists()
 
 
-def test_dry_run_checks_and_writes_nothing(tmp_path: Path, settings: Settings) -> None:
-    run(settings(f"output={tmp_path / 'x'}"), dry_run=True)
+def test_dry_run_checks_and_writes_nothing(
+    tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        run(settings(f"output={tmp_path / 'x'}"), dry_run=True)
+    assert "are in order" in caplog.text
     assert not (tmp_path / "x").exists()
 
 
