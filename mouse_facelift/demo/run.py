@@ -14,12 +14,13 @@ from typing import TypeVar
 
 from ..config import Config, dump_config, load_config
 from ..evaluation.compare_config import CompareConfig
-from ..files import write_json
+from ..files import free_bytes, write_json
 from ..gslrm.config import TrainGSLRMConfig
 from ..inference.config import InferConfig
 from ..mvdiffusion.config import TrainMVDiffConfig
 from ..preprocess.config import PreprocessConfig
 from ..provenance import Run, check_maker, check_output
+from ..words import data_size
 from . import stages
 from .config import DemoConfig
 from .facts import facts_of, keep_facts
@@ -30,6 +31,9 @@ from .summary import Row, show
 log = logging.getLogger(__name__)
 
 COMMAND = "demo"
+
+ROOM_BYTES = 500 * 10**6
+"""Of a whole demo; the checkpoints of its fine-tuning, which come last, are most of it."""
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -66,6 +70,7 @@ def run(config: DemoConfig, dry_run: bool = False) -> Path:
     places, weights = Places(config.output), find_demo_weights(config.weights)
     check_output(config.output)
     check_maker(config.output, COMMAND)
+    _warn_of_full_disk(places)
     settings = _settings(config, places, weights)
     facts = facts_of({"recording": config.recording, **vars(settings)}, weights)
     keep_facts(places, {"samples": config.samples, **facts}, dry_run)
@@ -99,6 +104,14 @@ def open_report(output: Path) -> None:
         shown = False
     if not shown:
         log.warning("no browser was found here; open %s where there is one", page)
+
+
+def _warn_of_full_disk(places: Places) -> None:
+    free = free_bytes(places.root)
+    if free < ROOM_BYTES and not places.tunings.exists():
+        log.warning(
+            "%s has %s free, a whole demo takes up to %s", places.root, data_size(free), data_size(ROOM_BYTES)
+        )
 
 
 def _settings(config: DemoConfig, places: Places, weights: DemoWeights) -> Settings:

@@ -104,3 +104,14 @@ def test_many_differences_are_counted(call: Call, tmp_path: Path) -> None:
     marker.write_text(json.dumps({key: value for key, value in facts.items() if "turntable" not in key}))
     with pytest.raises(ConfigError, match=r"; and \d+ more\)"):
         call()
+
+
+def test_disk_that_will_be_full_before_the_last_stage_is_told_at_once(
+    call: Call, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mouse_facelift.demo.run.free_bytes", lambda _: 10**9)
+    call()
+    assert not caplog.text
+    monkeypatch.setattr("mouse_facelift.demo.run.free_bytes", lambda _: 10**8)
+    call()
+    assert "100 MB free, a whole demo takes up to 500 MB" in caplog.text
