@@ -196,7 +196,7 @@ def _seconds_per_step(plan: Plan, model: str) -> float:
     shutil.rmtree(probe, ignore_errors=True)
     overrides = [
         *plan.overrides(model),
-        *(f"data.train_list={some}", f"data.val_list={some}", f"output={probe}", "validation.samples=1"),
+        *(f"data.train_list={some}", f"output={probe}", "validation.samples=1"),
         *(f"training.{key}={PROBE_STEPS}" for key in ("steps", "validate_every", "checkpoint_every")),
         "training.log_every=10",
         *(["start.vae_steps=20"] if model == "mvdiff" else []),
