@@ -355,7 +355,8 @@ def card(herd: Herd, figures: Mapping[str, Mapping[str, Any]]) -> str:
         )
         planned, versions = found["config"]["training"]["steps"], found["versions"]
         steps = f"{found['step']}" if found["step"] == planned else f"{found['step']} of {planned}"
-        made = f"{versions['mouse-facelift']} ({found['git_revision']})"
+        revision = f" ({found['git_revision']})" if found["git_revision"] else ""
+        made = f"{versions['mouse-facelift']}{revision}"
         lines.append(f"| {model} | {steps} | {versions.get('gpu', 'CPU')} | {made} | {shown or 'none'} |")
     commands = dict.fromkeys(found["command"] for found in figures.values())
     lines += ["", "Commands (data and export need none of the settings):", "", "```", *commands, "```"]
