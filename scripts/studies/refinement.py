@@ -61,7 +61,7 @@ class Views:
         return float(found.nanmean()), float(silhouette_iou(drawn.alpha, alpha).mean())
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, fit, print and write one table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--quick", action="store_true", help="a smoke test")
     parser.add_argument("cases", nargs="*", metavar="KEY=VALUE,...")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     size, frames, steps = (64, 1, 2) if options.quick else (options.size, options.frames, options.steps)
     cases = {case or "as by default": case.split(",") if case else [] for case in ["", *options.cases]}
