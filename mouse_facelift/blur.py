@@ -2,11 +2,18 @@
 
 import functools
 import importlib.util
+import logging
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 def gaussian_blur(images: Tensor, taps: int, sigma: float) -> Tensor:
@@ -72,5 +79,14 @@ def _window(taps: int, sigma: float) -> tuple[float, ...]:
 
 @functools.cache
 def has_triton() -> bool:
-    """CUDA builds of torch bring it on Linux."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether its kernels can be compiled: CUDA builds of torch bring Triton, but no C compiler."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if compiler and Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        return True
+    log.warning(
+        "Triton finds no C compiler, or no Python.h, to compile its kernels; slower code is used on the GPU. "
+        "Install gcc and Python's headers (python3-dev)."
+    )
+    return False

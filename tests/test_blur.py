@@ -1,9 +1,14 @@
 """The separable Gaussian: its values, its gradient, and the kernel against the plain sums."""
 
+import importlib.util
+import shutil
+import sysconfig
+from pathlib import Path
+
 import pytest
 import torch
 
-from mouse_facelift.blur import gaussian_blur
+from mouse_facelift.blur import gaussian_blur, has_triton
 from mouse_facelift.metrics import ssim_map
 
 
@@ -45,6 +50,25 @@ def test_targets_of_ssim_cost_no_gradient_and_may_have_one() -> None:
     ssim_map(targets.detach(), swapped).mean().backward()
     assert images.grad is not None and targets.grad is not None and swapped.grad is not None
     assert torch.allclose(images.grad, swapped.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["compiler", "headers"])
+def test_without_what_compiles_kernels_they_are_not_used(
+    missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in small containers: the plain sums do the same, and a run must not end at its first picture."""
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
+    assert has_triton.__wrapped__()
+    if missing == "compiler":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    else:
+        (tmp_path / "Python.h").unlink()
+    assert not has_triton.__wrapped__()
+    assert "Install gcc and Python's headers" in caplog.text
 
 
 @pytest.mark.gpu

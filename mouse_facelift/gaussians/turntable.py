@@ -13,8 +13,9 @@ from ..pictures import to_uint8
 from .gaussians import Gaussians
 from .rendering import Backend, render
 
-PIXELS_AT_ONCE = 1 << 21
-"""Of a turntable: eight frames of 512 x 512. One by one, launching the work takes longer than the work."""
+FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 1 << 21
+"""Of a turntable, at most. One by one, launching the work takes longer than the work; every frame drawn at
+once holds all Gaussians projected, however few pixels it has."""
 
 NAMED_VIEWS = {
     "top": (80.0, 270.0),
@@ -77,7 +78,8 @@ def render_turntable(
     backend: Backend = "auto",
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the n frames of a turntable of one scene, drawn a few at a time as asked for. [H, W, 3]"""
-    cameras, together = turntable_cameras(n, size, elevation_deg), max(1, PIXELS_AT_ONCE // size**2)
+    cameras = turntable_cameras(n, size, elevation_deg)
+    together = min(FRAMES_AT_ONCE, max(1, PIXELS_AT_ONCE // size**2))
     for start in range(0, n, together):
         K, w2c = camera_tensors(cameras[start : start + together])
         yield from to_uint8(render(gaussians, K, w2c, size, size, background, backend).rgb)

@@ -19,14 +19,15 @@ ALIGNMENT = 128
 """Tokens are padded to a multiple of this."""
 
 
-def padding_for(tokens: Tensor) -> int:
+def padding_for(tokens: Tensor, head_width: int) -> int:
     """Rows of zeros that make attention over `tokens` [B, L, C] fast; 0 where padding does not help."""
     if tokens.device.type != "cuda" or not _has_fast_cudnn(tokens.device.index or 0):
         return 0
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else tokens.dtype
-    if dtype not in (torch.float16, torch.bfloat16) or flash4_for(tokens.device, dtype, tokens.shape[1]):
+    length, half = tokens.shape[1], dtype in (torch.float16, torch.bfloat16)
+    if not half or flash4_for(tokens.device, dtype, length, head_width):
         return 0
-    return -tokens.shape[1] % ALIGNMENT
+    return -length % ALIGNMENT
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, padding: int = 0) -> Tensor:
@@ -43,7 +44,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, padding: int = 0) -> Tensor:
         [B, H, L, D]
     """
     if padding == 0:
-        if kernel := flash4_for(q.device, q.dtype, q.shape[2]):
+        if kernel := flash4_for(q.device, q.dtype, *q.shape[2:]):
             return attend(kernel, q, k, v)
         return F.scaled_dot_product_attention(q, k, v)
     return _padded_attention(q, k, v, padding)[0]

@@ -15,16 +15,19 @@ from torch import Tensor
 MIN_TOKENS = 8192
 """Shorter sequences do not make up for the slower launch; they are replayed as graphs (`graphs.py`)."""
 
+HEAD_WIDTHS = (64, 128)
+
 Kernel = Callable[..., tuple[Tensor, Tensor]]
 
 
-def flash4_for(device: torch.device, dtype: torch.dtype, tokens: int) -> Kernel | None:
+def flash4_for(device: torch.device, dtype: torch.dtype, tokens: int, head_width: int) -> Kernel | None:
     """The kernel that suits sequences of `tokens`, or None.
 
     It takes q, k, v [B, L, H, D] and returns the result [B, L, H, D] first.
     """
     half = dtype in (torch.float16, torch.bfloat16)
-    return _kernel(device.index or 0) if device.type == "cuda" and half and tokens >= MIN_TOKENS else None
+    suits = device.type == "cuda" and half and tokens >= MIN_TOKENS and head_width in HEAD_WIDTHS
+    return _kernel(device.index or 0) if suits else None
 
 
 def attend(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

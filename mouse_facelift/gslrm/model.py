@@ -136,7 +136,7 @@ class GSLRM(nn.Module):
         free = self.gaussian_position_embeddings.expand(len(conditioned), -1, -1)
         # Concatenating with a float32 tensor keeps the residual stream in float32 under autocast.
         x = self.input_layer_norm(torch.cat([free, embed(patches)], dim=1))
-        length, padding = x.shape[1], padding_for(x)
+        length, padding = x.shape[1], padding_for(x, self.config.head_width)
         x = F.pad(x, (0, 0, 0, padding))
         if self.graphs is not None and self.graphs.suits(x):
             return self.graphs(self._blocks, x, padding)[:, :length]

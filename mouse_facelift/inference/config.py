@@ -32,15 +32,15 @@ class RefineConfig(Config):
         8e-3, ge=0, description="Rate of the centres, as a share of the animal's size (the median distance)."
     )
     rate_quats: float = Field(5e-3, ge=0, description="Rate of the rotations.")
-    rate_scales: float = Field(3e-2, ge=0, description="Rate of the logarithms of the scales.")
-    rate_opacities: float = Field(5e-2, ge=0, description="Rate of the logits of the opacities.")
+    rate_scales: float = Field(6e-2, ge=0, description="Rate of the logarithms of the scales.")
+    rate_opacities: float = Field(0.1, ge=0, description="Rate of the logits of the opacities.")
     rate_colors: float = Field(1.5e-2, ge=0, description="Rate of the colours (harmonics of degree 0).")
     l1: float = Field(0.8, ge=0, description="Weight of the mean absolute colour error.")
     l2: float = Field(0.0, ge=0, description="Weight of the mean squared colour error.")
     ssim: float = Field(0.2, ge=0, description="Weight of 1 - SSIM.")
     alpha: float = Field(1.0, ge=0, description="Weight of the silhouette's mean absolute error.")
     opacity: float = Field(
-        0.02,
+        0.05,
         ge=0,
         description="Weight of the mean opacity: what no view needs fades.",
     )

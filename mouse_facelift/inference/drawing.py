@@ -19,6 +19,7 @@ from ..samples.datasets import composite
 from .config import InferConfig
 from .filter_cost import filter_cost_db
 from .inputs import Views
+from .pipeline import MAX_BYTES
 from .renders import DEPTH, alpha_levels, depth_levels, named_views
 from .results import Reconstruction, Results
 
@@ -50,6 +51,7 @@ def draw_results(views: Views, result: Reconstruction, config: InferConfig) -> R
         named = named_views(gaussians, config.named_view_size, config.background)
         pictures |= {f"novel_{side}.png": picture for side, picture in named.items()}
     around = render_turntable(gaussians, turn.frames, turn.size, config.background, turn.elevation_deg)
+    around_nbytes = 3 * turn.frames * turn.size**2
     real, rows, cost = _at_real_cameras(views, result, config)
     metrics: dict[str, Any] = {
         "mode": config.mode,
@@ -69,7 +71,8 @@ def draw_results(views: Views, result: Reconstruction, config: InferConfig) -> R
         fetched,
         fetched if stored is gaussians else stored.to("cpu"),
         pictures | real,
-        list(around),
+        around if around_nbytes > MAX_BYTES else list(around),
+        around_nbytes,
         metrics,
     )
 

@@ -12,6 +12,7 @@ from .config import ReconstructionConfig
 from .direct import reconstruct
 from .generation import BACKGROUND, Request, ViewMaker, resized
 from .inputs import Views
+from .pipeline import until_error
 from .refine import refine
 from .results import Reconstruction
 
@@ -43,11 +44,18 @@ class EndToEnd:
         return next(self.together([views]))
 
     def together(self, batch: Sequence[Views]) -> Iterator[Reconstruction]:
-        """The same of several samples, of which MVDiffusion makes those with equally many views at once."""
+        """The same of several samples, of which MVDiffusion makes those with equally many views at once.
+
+        A sample that cannot be asked for is an error in its place, after the results of those before it.
+        """
         config = self.config
-        requests = [self.make_views.request(views, config.reference_view, config.seed) for views in batch]
+        errors: list[Exception] = []
+        asked = (self.make_views.request(views, config.reference_view, config.seed) for views in batch)
+        requests = list(until_error(asked, errors))
         for request, generated in zip(requests, self._generate(requests), strict=True):
             yield self._reconstruct(request, generated)
+        if errors:
+            raise errors[0]
 
     def _generate(self, requests: Sequence[Request]) -> list[Tensor]:
         return self.make_views(requests)

@@ -1,15 +1,18 @@
 """The output folder of `mfl infer`: what it holds already, and whether new results may join it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import dump_config
 from ..errors import ConfigError, DataError
+from ..files import remove_leftovers
 from ..provenance import Run
 from .config import InferConfig
 from .inputs import Source
+from .moments import FOLDER
 from .sequence import remove_sequence
 
 MATTERS_NOT = (
@@ -67,6 +70,11 @@ class OutputFolder:
         """
         path = self.folder(source) / "metrics.json"
         return dict(_read(path, ("mean",))["mean"]) if path.is_file() else {}
+
+    def clear(self) -> None:
+        """Delete what killed runs left half-written of these samples."""
+        names = (*self._made_with["samples"], FOLDER)
+        remove_leftovers(self.path, "|".join(map(re.escape, names)))
 
     def begin(self, record: Run, facts: Mapping[str, Any]) -> None:
         """Write `run.json` before the first results, so that a later run can tell what is here.

@@ -18,7 +18,7 @@ READERS = 4
 """Samples are read by so many threads at most: more would only fill the memory."""
 
 MAX_BYTES = 2 << 30
-"""What items in work may hold together; one that holds more is alone."""
+"""What items in work may hold together; one that holds more is worked on by the caller's own thread."""
 
 
 def overlapped(
@@ -26,6 +26,8 @@ def overlapped(
     items: Iterable[Item],
     threads: int,
     bytes_of: Callable[[Item], int] = lambda _: 0,
+    *,
+    at_once: bool = False,
 ) -> Generator[Result, None, None]:
     """Yield `work(item)` in the order of `items`, computed while the caller, or `items`, goes on.
 
@@ -39,18 +41,24 @@ def overlapped(
         items: Made in the caller's thread.
         threads: How many.
         bytes_of: What an item holds; see `MAX_BYTES`.
+        at_once: A result, or an error, comes out as soon as it is there: what is written behind is counted,
+            and a full disk told. Otherwise it waits until all threads have work: what is read ahead goes on
+            being read.
     """
     pending: deque[tuple[Future[Result], int]] = deque()
     errors: list[Exception] = []
     pool = ThreadPoolExecutor(threads)
     try:
-        for item in _until_error(items, errors):
+        for item in until_error(items, errors):
             size = bytes_of(item)
             while pending and sum(held for _, held in pending) + size > MAX_BYTES:
                 yield pending.popleft()[0].result()
-            pending.append((pool.submit(work, item), size))
+            if size > MAX_BYTES:
+                yield work(item)
+            else:
+                pending.append((pool.submit(work, item), size))
             del item  # It would stay in memory while the next one is made.
-            if len(pending) > threads:
+            while pending and (len(pending) > threads or (at_once and pending[0][0].done())):
                 yield pending.popleft()[0].result()
         while pending:
             yield pending.popleft()[0].result()
@@ -82,7 +90,7 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _until_error(items: Iterable[Item], errors: list[Exception]) -> Iterator[Item]:
+def until_error(items: Iterable[Item], errors: list[Exception]) -> Iterator[Item]:
     """The items; what ends them early is put into `errors`, if it is an expected error."""
     try:
         yield from items

@@ -78,7 +78,7 @@ def refine(
         log.warning("refine: no view shows an animal (alpha above 0.5); nothing is refined")
         return gaussians, None
     pictures, K, w2c = (values.to(device)[useful.to(device)] for values in (pictures, K, w2c))
-    target = _Target.cut_out(pictures, K, w2c, background)
+    target = _Target.cut_out(pictures, K, w2c, background, len(gaussians))
     start = gaussians.detach()
     start = start[(start.opacities >= INVISIBLE) & ~target.excludes(start.means)]
     before = target.error(gaussians, config)
@@ -184,6 +184,8 @@ class _Target:
         w2c: World-to-camera. [V, 4, 4]
         beyond: Distances from the windows' left and top to the pictures' left, top, right and bottom. [V, 4]
         background: Grey level.
+        count: Gaussians that came in. The opacity of those that were dropped counts as 0, so that losses
+            before and after can be compared.
     """
 
     rgb: Tensor
@@ -192,9 +194,10 @@ class _Target:
     w2c: Tensor
     beyond: Tensor
     background: float
+    count: int
 
     @classmethod
-    def cut_out(cls, pictures: Tensor, K: Tensor, w2c: Tensor, background: float) -> "_Target":
+    def cut_out(cls, pictures: Tensor, K: Tensor, w2c: Tensor, background: float, count: int) -> "_Target":
         height, width = pictures.shape[-2:]
         if min(height, width) < SSIM_TAPS:
             raise DataError(
@@ -208,7 +211,7 @@ class _Target:
         shifted = K.clone()
         shifted[:, :2, 2] -= corner
         beyond = torch.cat([-corner, corner.new_tensor([width, height]) - corner], -1)
-        return cls(pictures[:, :3], pictures[:, 3:], shifted, w2c, beyond, background)
+        return cls(pictures[:, :3], pictures[:, 3:], shifted, w2c, beyond, background, count)
 
     @torch.no_grad()
     def excludes(self, means: Tensor) -> Tensor:
@@ -233,7 +236,7 @@ class _Target:
             config.alpha * (drawn.alpha - self.alpha).abs().mean(),
         ]
         if config.opacity:
-            terms.append(config.opacity * scene.opacities.mean())
+            terms.append(config.opacity * scene.opacities.sum() / self.count)
         if config.l2:
             terms.append(config.l2 * (drawn.rgb - self.rgb).square().mean())
         if config.ssim:

@@ -1,6 +1,6 @@
 """One sample's result: as the models leave it on the device, and as files are made of it in main memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,20 +38,23 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Results:
-    """What is written of one sample, all in main memory.
+    """What is written of one sample, in main memory.
 
     Attributes:
         gaussians: Model units.
         stored: The same in the frame of the PLY.
         pictures: By their files' names: RGB [H, W, 3], or grey of 8 or 16 bits [H, W].
-        turntable: Frames of the video; empty for none. [H, W, 3] each
+        turntable: Frames of the video; empty for none. Where they hold more than `pipeline.MAX_BYTES`, they
+            are drawn on the device when they are asked for, once. [H, W, 3] each
+        turntable_nbytes: What they hold together.
         metrics: JSON-ready.
     """
 
     gaussians: Gaussians
     stored: Gaussians
     pictures: Mapping[str, NDArray[np.uint8] | NDArray[np.uint16]]
-    turntable: Sequence[NDArray[np.uint8]]
+    turntable: Iterable[NDArray[np.uint8]]
+    turntable_nbytes: int
     metrics: Mapping[str, Any]
 
     @property
@@ -68,4 +71,4 @@ class Results:
     @property
     def nbytes(self) -> int:
         """Of the pictures, which are most of it."""
-        return sum(picture.nbytes for picture in (*self.pictures.values(), *self.turntable))
+        return self.turntable_nbytes + sum(picture.nbytes for picture in self.pictures.values())

@@ -1,6 +1,7 @@
 """`mfl infer`: load the models once, reconstruct every sample, keep what is finished."""
 
 import logging
+import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def reconstruct_all(
 
     The next samples are read and the last ones written in threads; this one alone uses the device.
     """
+    output.clear()
     finished = [source for source in sources if output.is_finished(source)]
     if finished:
         log.info("%s: %d of %d samples are finished, kept", output.path, len(finished), len(sources))
@@ -123,7 +125,7 @@ def reconstruct_all(
     threads = worker_count(config.workers)
     with (
         closing(_read_ahead(config, inputs.stream(left), models)) as read,
-        closing(overlapped(write, draw(read), threads, lambda made: made[1].nbytes)) as written,
+        closing(overlapped(write, draw(read), threads, lambda made: made[1].nbytes, at_once=True)) as written,
     ):
         return means + list(track(written, f"infer {config.mode}", len(left)))
 
@@ -162,9 +164,9 @@ def _read_ahead(
     config: InferConfig, sources: Iterator[Source], models: Models
 ) -> Generator[_Read, None, None]:
     def read(source: Source) -> _Read:
-        shown = _read(source, models.shown_size, config)
-        same = models.size == models.shown_size
-        return _Read(source, shown, shown if same else _read(source, models.size, config))
+        measured = _read(source, models.size, config)
+        same = models.shown_size in (None, measured.rgba.shape[-1])
+        return _Read(source, measured if same else _read(source, models.shown_size, config), measured)
 
     return overlapped(read, sources, reader_count(config.workers))
 
@@ -211,9 +213,10 @@ def _warn(source: Source, result: Reconstruction, cost: float | None) -> None:
 
 
 def _mean_over_samples(means: list[dict[str, float]]) -> dict[str, float]:
+    """Exact sums: the means do not depend on which samples an earlier run has finished."""
     names = sorted({name for item in means for name in item})
     return {
-        name: sum(values) / len(values)
+        name: math.fsum(values) / len(values)
         for name in names
         if (values := [item[name] for item in means if name in item])
     }

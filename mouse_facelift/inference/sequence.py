@@ -203,7 +203,7 @@ def _second_pass(
             closing(overlapped(Moment.gaussians, moments, reader_count(config.workers)))
         )
         # One thread: a video's frames must come one after the other.
-        encoded = stack.enter_context(closing(overlapped(encode, draw(scenes), 1)))
+        encoded = stack.enter_context(closing(overlapped(encode, draw(scenes), 1, at_once=True)))
         for _ in track(encoded, "sequence: videos", len(moments)):
             pass
 

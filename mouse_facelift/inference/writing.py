@@ -1,4 +1,7 @@
-"""The files of one sample: PLY, pictures, turntable, page, metrics. Any thread may write them."""
+"""The files of one sample: PLY, pictures, turntable, page, metrics.
+
+Any thread may write them, unless the turntable is still to be drawn: see `Results`.
+"""
 
 from pathlib import Path
 
@@ -27,7 +30,7 @@ def write_results(folder: Path, results: Results, config: InferConfig, name: str
         path = folder / file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encode_png(levels))
-    if results.turntable:
+    if results.turntable_nbytes:
         write_video(folder / "turntable.mp4", results.turntable, config.turntable.fps)
     if config.page:
         frame = results.metrics["frame_index"]

@@ -128,7 +128,7 @@ def one_attention(config: GSLRMConfig) -> Iterator[dict[str, Any]]:
     heads = [torch.randn(shape, device=DEVICE, dtype=HALF) for _ in range(3)]
     padded = [F.pad(x, (0, 0, 0, padding)).requires_grad_() for x in heads]
     heads = [x.requires_grad_() for x in heads]
-    kernel = flash4_for(heads[0].device, HALF, tokens)
+    kernel = flash4_for(heads[0].device, HALF, tokens, config.head_width)
     ways: dict[str, Callable[[], Tensor]] = {"PyTorch, padded": lambda: padded_attention(*padded, padding)[0]}
     if kernel is not None:
         ways["FlashAttention-4"] = lambda: attend(kernel, *heads)

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from study_data import HELD_OUT, QUICK_GSLRM, WALK, prepare, record, write_truths
+from study_data import HELD_OUT, QUICK_GSLRM, WALK, check_alike, prepare, record, write_truths
 from study_report import (
     COLUMNS,
     cell,
@@ -48,6 +48,7 @@ from wrong_cameras import camera_errors, overwrite_cameras
 
 from mouse_facelift.config import load_config
 from mouse_facelift.demo.config import RecordingConfig
+from mouse_facelift.errors import ConfigError
 from mouse_facelift.evaluation.bootstrap import estimate, paired
 from mouse_facelift.evaluation.config import BootstrapConfig, Protocol
 from mouse_facelift.evaluation.measure import Measure
@@ -66,6 +67,7 @@ from mouse_facelift.pictures import write_png
 from mouse_facelift.preprocess.normalize import HALF_FIELD
 from mouse_facelift.samples.datasets import composite
 from mouse_facelift.samples.format import Sample, read_list, read_sample, write_list
+from mouse_facelift.training.checkpoints import checkpoint_folder
 from mouse_facelift.training.sampler import spread_evenly
 
 PREPARED: dict[str, tuple[str, ...]] = {
@@ -80,7 +82,8 @@ RECIPES = (*PREPARED, OLD)
 STAGES = ("data", "train", "evaluate")
 BACKGROUND = 1.0
 RECONSTRUCTION = "filter={floater_distance: null, box: [1.3, 1.3, 1.3]}"
-BOOTSTRAP = BootstrapConfig()
+BOOTSTRAP = BootstrapConfig(block=2)
+"""Frames with truth are a third of a second apart: neighbours are alike."""
 PICTURES = 3
 """Frames to look at."""
 GAPS = ("psnr_animal_db", "iou")
@@ -142,6 +145,10 @@ class Plan:
     def run(self, recipe: str) -> Path:
         """Folder of a training."""
         return self.output / f"gslrm_{recipe}"
+
+    def checkpoint(self, recipe: str) -> Path:
+        """What is measured of it."""
+        return checkpoint_folder(self.run(recipe), self.steps)
 
     def list_file(self, recipe: str, part: str) -> Path:
         """List of a recipe's samples: `train`, or `test`: those held out that have truth."""
@@ -239,8 +246,18 @@ def training_config(plan: Plan, recipe: str) -> TrainGSLRMConfig:
 
 
 def measure(plan: Plan) -> None:
-    """Scores, curves and pictures of all recipes that were trained; writes `results.md`."""
-    trained = [recipe for recipe in RECIPES if (plan.run(recipe) / "log.jsonl").is_file()]
+    """Scores, curves and pictures of all recipes that were trained; writes `results.md`.
+
+    Raises:
+        ConfigError: none was trained for so many steps, or they differ in more than their samples.
+    """
+    trained = [recipe for recipe in RECIPES if plan.checkpoint(recipe).is_dir()]
+    if not trained:
+        raise ConfigError(
+            f"{plan.output}: no recipe has been trained for {plan.steps} steps. Run --stage train, or give "
+            "the --steps of the training."
+        )
+    check_alike([plan.run(recipe) for recipe in trained], ("data.train_list", "data.val_list", "output"))
     scores: list[Score] = []
     pictures: list[dict[str, Tensor]] = [{} for _ in plan.samples(OURS, "test")]
     for recipe in trained:
@@ -264,7 +281,7 @@ def measure_recipe(plan: Plan, recipe: str, pictures: Sequence[dict[str, Tensor]
         recipe: What it was trained on.
         pictures: Of each test frame, strips by name; what the new cameras see is added, and the truth.
     """
-    settings = [f"gslrm={plan.run(recipe)}", RECONSTRUCTION]
+    settings = [f"gslrm={plan.checkpoint(recipe)}", RECONSTRUCTION]
     weights = Weights.find(load_config(ReconstructionConfig, None, settings))
     models = load_models(weights, choose_device("auto"))
     scores: list[Score] = []

@@ -1,12 +1,16 @@
-"""What studies on synthetic recordings share: the recording, its samples by `mfl preprocess`, its truth."""
+"""What studies on synthetic recordings share: the recording, its samples, its truth, comparable trainings."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mouse_facelift.config import load_config
+from mouse_facelift.config import dump_config, load_config
 from mouse_facelift.demo.config import RecordingConfig
 from mouse_facelift.demo.recording import write_recording
 from mouse_facelift.demo.truth import truth_frames, write_truth
+from mouse_facelift.errors import ConfigError
+from mouse_facelift.files import write_json
 from mouse_facelift.preprocess.config import PreprocessConfig
 from mouse_facelift.preprocess.run import run as preprocess
 from mouse_facelift.samples.format import Sample, read_list, read_sample
@@ -30,9 +34,22 @@ QUICK_GSLRM = (
 
 
 def record(folder: Path, config: RecordingConfig) -> Path:
-    """Make a recording, or keep the one that is there."""
+    """Make a recording, or keep the one that is there.
+
+    Raises:
+        ConfigError: that is another one.
+    """
+    told, wanted = folder.with_suffix(".json"), dump_config(config)
     if not folder.is_dir():
+        # First: what is killed here is made again.
+        write_json(told, wanted)
         write_recording(folder, config)
+    found = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else None
+    if found != wanted:
+        raise ConfigError(
+            f"{folder}: was made with other settings ({found}), expected {wanted}. Choose another output, or "
+            "remove the recording and what was made of it."
+        )
     return folder
 
 
@@ -60,3 +77,40 @@ def write_truths(
         if not place.is_dir():
             write_truth(place, recording, sample, size, surface)
     return known
+
+
+def check_alike(runs: Sequence[Path], apart: Sequence[str]) -> None:
+    """Refuse to compare trainings that differ in more than what is studied.
+
+    Args:
+        runs: Their folders.
+        apart: Keys that may differ, with dots.
+
+    Raises:
+        ConfigError: with the sections that differ.
+    """
+    first, *others = (_without(settings_of(run), apart) for run in runs)
+    for run, other in zip(runs[1:], others, strict=True):
+        differing = [key for key in first if first[key] != other[key]]
+        if differing:
+            changes = "; ".join(f"{key}: {first[key]} and {other[key]}" for key in differing)
+            raise ConfigError(
+                f"{runs[0]} and {run} were trained with different settings ({changes}), so they "
+                "cannot be compared. Train one of them again, in another output."
+            )
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """The configuration that a training ran with, which need not be that of the command line."""
+    config: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
+    return config
+
+
+def _without(config: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    for key in keys:
+        *sections, name = key.split(".")
+        place = config
+        for section in sections:
+            place = place[section]
+        del place[name]
+    return config

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from study_data import HELD_OUT, QUICK_GSLRM, WALK, prepare, record, write_truths
+from study_data import HELD_OUT, QUICK_GSLRM, WALK, check_alike, prepare, record, settings_of, write_truths
 from study_report import device_name, step_seconds, table, training_curve, write_curves
 
 from mouse_facelift.config import load_config
@@ -42,8 +42,15 @@ TITLES = {DENSE: "dense", SAMPLES: "foreground, as many samples", SECONDS: "fore
 EVALUATE = (
     "protocols=[novel]",
     "filter={floater_distance: null, box: [1.3, 1.3, 1.3]}",
+    # Frames with truth are a third of a second apart: neighbours are alike.
+    "bootstrap.block=2",
     "pictures=2",
 )
+BY_TOKENS = (
+    *("model.tokens", "output"),
+    *(f"training.{name}" for name in ("steps", "validate_every", "checkpoint_every")),
+)
+"""In what trainings differ."""
 TRAINING = (
     "model={width: 384, layers: 8, depth_anchor: hull, scale_bias: -4.3, gradient_checkpointing: false}",
     "views={input_views: [4, 6], target_views: 6, targets: any}",
@@ -100,8 +107,8 @@ class Plan:
 
     @property
     def more_steps_file(self) -> Path:
-        """Holds `more_steps`."""
-        return self.output / "more_steps.json"
+        """Holds `more_steps`; of other `steps` there is another file."""
+        return self.output / f"more_steps_than_{self.steps}.json"
 
     @property
     def more_steps(self) -> int:
@@ -171,7 +178,12 @@ def training_config(plan: Plan, tokens: str, steps: int) -> TrainGSLRMConfig:
 
 
 def measure(plan: Plan) -> None:
-    """Evaluate all three at the new cameras; writes `results.md`, and curves over seconds."""
+    """Evaluate all three at the new cameras; writes `results.md`, and curves over seconds.
+
+    Raises:
+        ConfigError: trainings differ in more than tokens and length.
+    """
+    check_alike([plan.run(DENSE), plan.run(FOREGROUND)], BY_TOKENS)
     settings = [
         *EVALUATE,
         f"gslrm={plan.checkpoint(DENSE)}",
@@ -196,7 +208,7 @@ def measure(plan: Plan) -> None:
     write_curves(
         plan.output / "curves.png", curves, "seconds of training", "PSNR of the animal in training, dB"
     )
-    batch = training_config(plan, DENSE, plan.steps).training.batch_size
+    batch = settings_of(plan.run(DENSE))["training"]["batch_size"]
     frames = len({score.sample for score in scores})
     text = (
         f"{table(rows, config.bootstrap, 'tokens')}\n\n{device_name()}; samples of {plan.size} px, {batch} a "

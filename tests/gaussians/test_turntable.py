@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mouse_facelift.gaussians import Gaussians, render
+from mouse_facelift.gaussians import Gaussians, Rendering, render, turntable
 from mouse_facelift.gaussians.turntable import NAMED_VIEWS, named_cameras, render_turntable, turntable_cameras
 from mouse_facelift.pictures import to_uint8
 from mouse_facelift.videos import write_video
@@ -43,6 +43,23 @@ def test_named_cameras_stand_where_their_names_say():
         assert camera.K[0, 0] == pytest.approx(548.99, abs=0.01)
         np.testing.assert_allclose(camera.project([0, 0, 0])[0], (256, 256), atol=1e-9)
     assert cameras["right"].center[0] > 0 > cameras["left"].center[0]
+
+
+@pytest.mark.parametrize("size", [16, 512])
+def test_few_frames_are_drawn_at_once_however_small_they_are(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds all Gaussians projected: 150 frames of a large scene would be gigabytes."""
+    together = []
+
+    def count(scene: Gaussians, K: torch.Tensor, *args: object) -> Rendering:
+        together.append(len(K))
+        empty = torch.zeros(len(K), 1, 2, 2)
+        return Rendering(empty.expand(-1, 3, -1, -1), empty, empty)
+
+    monkeypatch.setattr(turntable, "render", count)
+    assert len(list(render_turntable(ball((0, 0, 0), 0.5), 20, size))) == 20
+    assert together == [8, 8, 4]
 
 
 def test_turntable_elevation_lifts_the_cameras():

@@ -37,17 +37,20 @@ def test_attention_goes_to_the_kernel_where_there_is_one(monkeypatch: pytest.Mon
 
 def test_no_kernel_is_looked_for_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flash4, "_kernel", lambda device: pytest.fail("looked for"))
-    assert flash4.flash4_for(torch.device("cpu"), torch.bfloat16, flash4.MIN_TOKENS) is None
+    assert flash4.flash4_for(torch.device("cpu"), torch.bfloat16, flash4.MIN_TOKENS, 64) is None
 
 
-@pytest.mark.parametrize(("dtype", "tokens"), [(torch.float32, 9000), (torch.bfloat16, 8191)])
-def test_none_suits_full_precision_or_short_sequences(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tokens: int
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "width"),
+    [(torch.float32, 9000, 64), (torch.bfloat16, 8191, 64), (torch.bfloat16, 9000, 16)],
+)
+def test_none_suits_full_precision_short_sequences_or_narrow_heads(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tokens: int, width: int
 ) -> None:
     monkeypatch.setattr(flash4, "_kernel", lambda device: plain_kernel)
     cuda = torch.device("cuda", 0)
-    assert flash4.flash4_for(cuda, torch.bfloat16, 8192) is plain_kernel
-    assert flash4.flash4_for(cuda, dtype, tokens) is None
+    assert flash4.flash4_for(cuda, torch.bfloat16, 8192, 64) is plain_kernel
+    assert flash4.flash4_for(cuda, dtype, tokens, width) is None
 
 
 @pytest.mark.gpu
@@ -57,7 +60,7 @@ def test_kernel_agrees_with_torch_at_full_length() -> None:
     length = flash4.MIN_TOKENS + 2
     real = [torch.randn(1, 2, length, 64, device="cuda") * 0.7 for _ in range(3)]
     exact, half = ([x.to(dtype).requires_grad_() for x in real] for dtype in (torch.float32, torch.bfloat16))
-    kernel = flash4.flash4_for(real[0].device, torch.bfloat16, length)
+    kernel = flash4.flash4_for(real[0].device, torch.bfloat16, length, 64)
     assert kernel is not None
     expected, found = F.scaled_dot_product_attention(*exact), flash4.attend(kernel, *half)
     expected.sum().backward()

@@ -14,7 +14,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA 
 
 
 def test_nothing_is_padded_on_a_cpu() -> None:
-    assert padding_for(torch.zeros(1, 130, 8)) == 0
+    assert padding_for(torch.zeros(1, 130, 8), 8) == 0
 
 
 def test_zero_keys_leave_the_softmax_by_their_count() -> None:

@@ -293,6 +293,17 @@ def test_samples_made_together_are_those_made_one_by_one(
             assert np.abs(read_rgb(alone / name).astype(int) - read_rgb(together / name)).max() <= 1
 
 
+def test_of_samples_made_together_the_one_at_fault_is_told_after_those_before_it(
+    config: Make, rig_pipeline: Path, gslrm: Path, views: Views
+) -> None:
+    settings = config("mode=e2e", f"mvdiffusion={rig_pipeline}", "input=unused")
+    blind = replace(views, view_ids=(10, 11, 12, 13, 17))
+    results = EndToEnd(settings, load_gslrm(gslrm), CPU).together([views, blind, views])
+    assert next(results).shown_ids == (2,)
+    with pytest.raises(DataError, match=r"has cameras \[10, 11, 12, 13, 17\]"):
+        next(results)
+
+
 def test_pose_model_is_told_of_a_lone_picture_what_it_stored(
     config: Make, pose_pipeline: Path, balls: Path
 ) -> None:

@@ -42,6 +42,46 @@ def test_one_thread_works_while_the_next_item_is_made() -> None:
     assert list(overlapped(work, items(), 1)) == [0, 1]
 
 
+def test_what_is_written_behind_is_told_as_soon_as_it_is_done() -> None:
+    taken, done = [], threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+            assert done.wait(10)
+            time.sleep(0.01)
+
+    results = overlapped(lambda number: done.set(), items(), 16, at_once=True)
+    next(results)
+    assert len(taken) < 5, "neither a count nor a full disk waits for 17 samples"
+    results.close()
+
+
+def test_what_is_read_ahead_is_read_by_all_threads_before_the_first_is_given_away() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+            time.sleep(0.002)
+
+    results = overlapped(lambda number: number, items(), 4)
+    assert next(results) == 0 and len(taken) == 5
+    results.close()
+
+
+def test_one_that_is_too_large_is_worked_on_by_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_BYTES", 10)
+    here = threading.current_thread()
+
+    def work(size: int) -> bool:
+        return threading.current_thread() is here
+
+    assert list(overlapped(work, [4, 25, 4], 2, lambda size: size)) == [False, True, False]
+
+
 def test_items_that_hold_much_are_not_in_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MAX_BYTES", 10)
     active, most, lock = 0, 0, threading.Lock()

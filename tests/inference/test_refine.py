@@ -127,7 +127,7 @@ def test_the_loss_before_is_that_of_all_that_came_in(truth: Gaussians, guess: Ga
     shown = look(truth, 3, 10.0)
     pale = replace(guess, opacities=torch.where(torch.arange(300) < 150, guess.opacities, 1e-3))
     _, report = run(pale, shown, steps=1)
-    target = _Target.cut_out(shown.pictures, shown.K, shown.w2c, 1.0)
+    target = _Target.cut_out(shown.pictures, shown.K, shown.w2c, 1.0, len(pale))
     assert report.loss_before == pytest.approx(float(target.loss(pale, RefineConfig())))
 
 
@@ -140,6 +140,14 @@ def test_floaters_beside_the_animal_and_invisible_gaussians_are_dropped(truth: G
     refined, _ = run(start, look(truth, 6, 0.0), steps=10)
     assert len(refined) == len(truth) - 2
     assert refined.means[:, 2].max() < 0.7
+
+
+def test_dropping_the_invisible_is_no_loss(truth: Gaussians, guess: Gaussians) -> None:
+    """Their absence must not look like more opacity, or what has got better would be thrown away."""
+    pale = replace(guess, opacities=torch.where(torch.arange(300) < 150, guess.opacities, 1e-3))
+    refined, report = run(pale, look(truth, 3, 10.0), steps=20, opacity=1.0)
+    assert len(refined) == 150
+    assert report.loss_after < report.loss_before
 
 
 def test_a_view_without_an_animal_does_not_count(truth: Gaussians, guess: Gaussians) -> None:
@@ -171,7 +179,7 @@ def test_pictures_smaller_than_the_window_of_ssim_are_refused(truth: Gaussians) 
 def test_windows_show_exactly_what_the_whole_pictures_show(truth: Gaussians) -> None:
     small = replace(truth, means=0.4 * truth.means + torch.tensor([0.3, 0.2, 0.1]))
     seen = look(small, 5, 20.0)
-    target = _Target.cut_out(seen.pictures, seen.K, seen.w2c, 1.0)
+    target = _Target.cut_out(seen.pictures, seen.K, seen.w2c, 1.0, len(small))
     height, width = target.rgb.shape[-2:]
     assert height < SIZE and width < SIZE
     drawn = render(small, target.K, target.w2c, width, height, 1.0)

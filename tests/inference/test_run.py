@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,14 +18,15 @@ from mouse_facelift.errors import CheckpointError, ConfigError, DataError, Depen
 from mouse_facelift.gaussians import Gaussians
 from mouse_facelift.gaussians.turntable import NAMED_VIEWS
 from mouse_facelift.gslrm import load_gslrm, save_gslrm
+from mouse_facelift.inference import drawing, pipeline
 from mouse_facelift.inference import run as run_module
 from mouse_facelift.inference.config import InferConfig
 from mouse_facelift.inference.direct import Direct
 from mouse_facelift.inference.drawing import draw_results
-from mouse_facelift.inference.inputs import find_sources
+from mouse_facelift.inference.inputs import Source, Views, find_sources
 from mouse_facelift.inference.models import choose_device
 from mouse_facelift.inference.results import Results
-from mouse_facelift.inference.run import run
+from mouse_facelift.inference.run import _mean_over_samples, run
 from mouse_facelift.inference.writing import write_results
 from mouse_facelift.provenance import sha256
 from mouse_facelift.training.checkpoints import write_checkpoint
@@ -53,6 +55,21 @@ def test_gslrm_is_shown_pictures_as_large_as_in_its_training(
         side = 32 if name == "told" else 16
         assert Image.open(out / "sample_000000" / "render_cam_007.png").size == (side, side)
     assert counts["told"] == counts["asked"]
+
+
+def test_pictures_as_large_as_those_of_the_training_are_decoded_once(
+    config: Make, balls: Path, gslrm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_gslrm(load_gslrm(gslrm), tmp_path / "told", image_size=32)
+    read, sizes = Source.read, []
+
+    def counted(source: Source, size: int | None, fill: float) -> Views:
+        sizes.append(size)
+        return read(source, size, fill)
+
+    monkeypatch.setattr(Source, "read", counted)
+    run(config(f"input={balls}", f"gslrm={tmp_path / 'told'}", "turntable.frames=0"))
+    assert sizes == [None, None]
 
 
 def test_direct_writes_every_promised_file(config: Make, balls: Path) -> None:
@@ -158,6 +175,17 @@ def test_interruption_leaves_only_complete_samples_and_is_continued(
     assert hashes(run(settings)) == undisturbed
 
 
+def test_what_a_killed_run_left_half_written_goes(config: Make, balls: Path) -> None:
+    """A second Ctrl-C does not wait for the writers."""
+    settings = config(f"input={balls}", "turntable.frames=0")
+    for name in (".sample_000001.a1b2c3_4", ".sequence.abcdefgh", ".other.abcdefgh"):
+        (settings.output / name).mkdir(parents=True)
+        (settings.output / name / "gaussians.ply").write_text("half")
+    run(settings)
+    left = {path.name for path in settings.output.iterdir() if path.name.startswith(".")}
+    assert left == {".other.abcdefgh"}, "of samples that are not ours nobody knows who writes them"
+
+
 def test_interruption_while_the_models_work_finishes_what_is_being_written(
     config: Make, four_balls: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +261,52 @@ def test_write_that_fails_ends_the_command_with_its_error(
     names = {path.name for path in settings.output.iterdir()}
     assert "sample_000000" in names and "sample_000001" not in names
     assert not [name for name in names if name.startswith(".")]
+
+
+def test_full_disk_is_told_before_all_the_others_are_computed(
+    config: Make, four_balls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_results, drawn, failed = run_module.draw_results, [], threading.Event()
+
+    def full(folder: Path, *_: object) -> None:
+        failed.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def after_the_failure(*args: object) -> Results:
+        assert not drawn or failed.wait(10)
+        time.sleep(0.05)
+        drawn.append(draw_results(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr(run_module, "write_results", full)
+    monkeypatch.setattr(run_module, "draw_results", after_the_failure)
+    with pytest.raises(OSError, match=r"No space left on device: .*sample_000000"):
+        run(config(f"input={four_balls}", "workers=16"))
+    assert len(drawn) == 2
+
+
+def test_turntable_too_large_for_the_memory_is_drawn_frame_by_frame_by_the_main_thread(
+    config: Make, balls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (f"input={balls}", "turntable.frames=150")
+    held = hashes(run(config(*settings, f"output={tmp_path / 'held'}")))
+    for module in (drawing, pipeline):
+        monkeypatch.setattr(module, "MAX_BYTES", 100_000)
+    write_results, seen = run_module.write_results, []
+
+    def watched(folder: Path, results: Results, *args: object) -> None:
+        seen.append((isinstance(results.turntable, list), threading.current_thread().name))
+        write_results(folder, results, *args)
+
+    monkeypatch.setattr(run_module, "write_results", watched)
+    assert hashes(run(config(*settings, f"output={tmp_path / 'streamed'}"))) == held
+    assert seen == [(False, threading.main_thread().name)] * 2
+
+
+def test_means_do_not_depend_on_which_samples_were_finished_before() -> None:
+    means = [{"input/iou": value} for value in (0.1, 0.2, 0.3)]
+    assert sum(item["input/iou"] for item in means) != sum(item["input/iou"] for item in means[::-1])
+    assert _mean_over_samples(means) == _mean_over_samples(means[::-1])
 
 
 def test_warnings_come_in_the_order_of_samples(

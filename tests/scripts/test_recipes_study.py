@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from script_modules import import_script
 
+from mouse_facelift.errors import ConfigError
 from mouse_facelift.evaluation.scores import read_scores
 
 
@@ -57,6 +58,11 @@ def test_every_recipe_is_measured_against_the_same_truth(studied: Path) -> None:
     }
     assert len(trivial) == 1
     assert {score.method for score in scores if score.protocol == "reconstruction"} == {"lookat", "old"}
+
+
+def test_trainings_of_another_length_are_not_taken_for_these(script: ModuleType, plan, studied: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe has been trained for 4 steps"):
+        script.measure(replace(plan, steps=4))
 
 
 def test_results_are_told_and_drawn(studied: Path) -> None:

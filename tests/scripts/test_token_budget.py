@@ -36,6 +36,12 @@ def test_foreground_tokens_go_on_for_as_many_seconds(studied: Path) -> None:
     assert "| foreground, as many seconds: 3 steps, 6 s |" in text
 
 
+def test_other_steps_are_not_measured_with_the_seconds_of_these(studied: Path) -> None:
+    script = import_script("studies", "token_budget")
+    assert script.Plan(studied, steps=2).more_steps == 3
+    assert not script.Plan(studied, steps=1).more_steps_file.is_file()
+
+
 def test_all_three_are_measured_at_the_new_cameras(studied: Path) -> None:
     scores = read_scores(studied / "evaluation" / "scores.csv")
     assert {score.method for score in scores} == {"dense", "as_many_samples", "as_many_seconds"}
