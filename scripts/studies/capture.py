@@ -349,6 +349,7 @@ def _train_for(plan: Plan, name: str, train: Callable[[Path, int, bool], Path]) 
         steps = 8
         if not plan.quick:
             # Minutes count the steps alone: not the start, nor fitting the VAE, which come before.
+            shutil.rmtree(plan.output / f"{name}_probe", ignore_errors=True)
             probe = train(plan.output / f"{name}_probe", PROBE_STEPS, True)
             times = {line["step"]: line["time"] for line in read_log(probe) if "loss" in line}
             half = PROBE_STEPS // 2
