@@ -4,6 +4,7 @@ Rooms are imported only when their command runs.
 """
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -376,4 +377,7 @@ def _load(place: str) -> Any:
 
 def main() -> None:
     """Console script."""
+    # OpenMP reads it when torch is imported. Threads that spin while they wait make small networks ten times
+    # slower as soon as anything else wants one of the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run_program(lambda: app(prog_name="mfl"))

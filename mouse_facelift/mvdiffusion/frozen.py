@@ -199,6 +199,7 @@ class FrozenParts:
             part = getattr(self, field.name)
             writer = part.save_pretrained if hasattr(part, "save_pretrained") else part.save
             writer(folder / field.name)
+            _forget_origin(folder / field.name / "config.json")
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "FrozenParts":
         """Move the networks in place; schedulers stay on the CPU."""
@@ -285,6 +286,15 @@ class FrozenParts:
 
     def _modules(self) -> tuple[nn.Module, ...]:
         return self.vae, self.image_encoder, self.image_normalizer
+
+
+def _forget_origin(config: Path) -> None:
+    """Remove where on this machine a network was read from: weights go to others."""
+    if not config.is_file():
+        return
+    content = read_json(config)
+    if content.pop("_name_or_path", None) is not None:
+        write_json(config, content)
 
 
 def _load_vae(folder: Path) -> AutoencoderKL:

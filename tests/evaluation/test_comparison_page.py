@@ -92,6 +92,7 @@ def test_the_verdict_comes_first_with_margin_and_ceiling(tmp_path):
     assert "No frame and no camera that is measured was trained on." in top
     assert "On the animal worse than the true outline in one colour (18.00 dB): direct (15.00 dB)" in top
     assert "&lt;what it is&gt;" in page
+    assert "<nav>" not in page
 
 
 @pytest.mark.parametrize(
@@ -117,8 +118,11 @@ def test_the_page_opens_without_a_network_and_its_3d_view_is_not_blank(tmp_path)
     viewer = splat_viewer([Scene("direct", [scene]), Scene("e2e", [scene])], side_by_side=True)
     write_comparison_html(tmp_path / "page.html", comparison(2.0, {"clean": 12}, viewer))
     page = (tmp_path / "page.html").read_text()
+    # It lies far below, so that the top must lead there.
+    assert '<a href="#view">' in page[: page.index('id="arms"')]
     # Only the 3D view is left to see.
-    only = "<style>section:not(#view), dl, h1, #view h2, #view p { display: none } body { margin: 0 }</style>"
+    hidden = "section:not(#view), dl, h1, nav, #view h2, #view p"
+    only = f"<style>{hidden} {{ display: none }} body {{ margin: 0 }}</style>"
     (tmp_path / "page.html").write_text(page.replace("</head>", f"{only}</head>"))
     pixels = screenshot(tmp_path / "page.html", 1000, 560)
     middle = pixels[100:400, 100:-100]

@@ -50,6 +50,13 @@ def refusal(folder: Path, capfd: pytest.CaptureFixture) -> Callable[[], str]:
     return load
 
 
+def test_saved_parts_do_not_tell_where_they_were_read_from(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    FrozenParts.load(folder).save(tmp_path / "again")
+    for file in (tmp_path / "again").rglob("*.json"):
+        assert str(tmp_path) not in file.read_text()
+
+
 @pytest.mark.parametrize("file", [VAE, CLIP])
 def test_damaged_safetensors_are_named(folder: Path, refusal: Callable[[], str], file: Path) -> None:
     content = (folder / file).read_bytes()

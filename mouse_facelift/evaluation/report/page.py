@@ -67,6 +67,7 @@ def write_comparison_html(path: Path, comparison: Comparison) -> None:
     """
     sections = [
         _verdict(comparison),
+        _ways_down(comparison),
         facts(comparison.facts),
         section("reading", "How to read this page", _reading(comparison)),
         section("arms", "How good each is", *_arms(comparison)),
@@ -98,6 +99,13 @@ def _verdict(comparison: Comparison) -> Markup:
         found.insert(0, ("good", f"{text}."))
     doubtful = decision.strategy == "undecided" or any(level == "beyond" for level, _ in cautions)
     return verdict("look" if doubtful else "good", decision.headline, [*found, *cautions])
+
+
+def _ways_down(comparison: Comparison) -> Markup | None:
+    """Links to what there is to look at, which lies below all the figures."""
+    there = {"#view": ("the animal in 3D", comparison.viewer), "#pictures": ("pictures", comparison.shown)}
+    links = [tag("a", title, href=anchor) for anchor, (title, content) in there.items() if content]
+    return tag("nav", "Below: ", *((link, " ") for link in links)) if links else None
 
 
 def _leak_lines(leaks: Mapping[str, int]) -> Iterator[tuple[Level, str]]:
