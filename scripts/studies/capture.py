@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from study_report import cell, device_name, markdown_head, markdown_row
 
 from mouse_facelift.config import load_config
 from mouse_facelift.evaluation.config import EvaluateConfig
@@ -442,13 +443,13 @@ TRIVIAL = {
 def fragment(plan: Plan, summary: dict[str, Any]) -> str:
     """The figures as Markdown for docs/results.md."""
     headings = [heading for heading, _ in COLUMNS.values()]
-    lines = [f"| method | protocol | {' | '.join(headings)} |", "|---" * (2 + len(COLUMNS)) + "|"]
+    lines = markdown_head(["method", "protocol", *headings])
     for group in summary["groups"]:
-        cells = [_cell(group["metrics"].get(name), digits) for name, (_, digits) in COLUMNS.items()]
+        cells = [cell(group["metrics"].get(name), digits) for name, (_, digits) in COLUMNS.items()]
         flag = " (inputs, flatters)" if group["role"] == "input" else ""
-        lines.append(f"| {group['method']} | {group['protocol']}{flag} | {' | '.join(cells)} |")
+        lines.append(markdown_row([group["method"], group["protocol"] + flag, *cells]))
     novel = next(group["metrics"] for group in summary["groups"] if group["protocol"] == "novel")
-    trivial = ", ".join(f"{name} {_cell(novel[key], 2)} dB" for key, name in TRIVIAL.items())
+    trivial = ", ".join(f"{name} {cell(novel[key], 2)} dB" for key, name in TRIVIAL.items())
     lines.append(f"\nTrivial predictions at the novel cameras, same pixels: {trivial}.")
     for difference in summary["differences"]:
         if difference["one"]["method"] != "direct":
@@ -456,27 +457,17 @@ def fragment(plan: Plan, summary: dict[str, Any]) -> str:
         gap = difference["metrics"]["psnr_animal_db"]
         lines.append(
             f"\n{difference['one']['method']} minus {difference['other']['method']}, "
-            f"{difference['role']} cameras: {_cell(gap, 2)} dB."
+            f"{difference['role']} cameras: {cell(gap, 2)} dB."
         )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     lengths = []
     for name, model in (("gslrm", "GS-LRM"), ("mvdiff", "MVDiffusion")):
         length = _length(plan, name)
         lengths.append(f"{length['steps']} steps of {model} in {length['minutes']:g} minutes")
     lines.append(
-        f"\n{device}; samples of {plan.size} px, MVDiffusion of {plan.diffusion_size} px; "
+        f"\n{device_name()}; samples of {plan.size} px, MVDiffusion of {plan.diffusion_size} px; "
         f"{', '.join(lengths)}{' (a smoke test)' if plan.quick else ''}."
     )
     return "\n".join(lines) + "\n"
-
-
-def _cell(figure: dict[str, Any] | None, digits: int) -> str:
-    if figure is None:
-        return ""
-    mean = f"{figure['mean']:.{digits}f}"
-    if figure["low"] is None:
-        return mean
-    return f"{mean} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
 
 
 if __name__ == "__main__":

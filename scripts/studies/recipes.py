@@ -23,16 +23,15 @@ test, too short to learn. KEY=VALUE are settings of all trainings, such as model
 
 import argparse
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from study_data import HELD_OUT, QUICK_GSLRM, WALK, check_alike, prepare, record, write_truths
+from study_data import HELD_OUT, StudyPlan, check_alike, prepare, write_truths
 from study_report import (
     COLUMNS,
     cell,
@@ -47,7 +46,6 @@ from torch import Tensor
 from wrong_cameras import camera_errors, overwrite_cameras
 
 from mouse_facelift.config import load_config
-from mouse_facelift.demo.config import RecordingConfig
 from mouse_facelift.errors import ConfigError
 from mouse_facelift.evaluation.bootstrap import estimate, paired
 from mouse_facelift.evaluation.config import BootstrapConfig, Protocol
@@ -107,40 +105,8 @@ TRAINING = (
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How large the study is.
-
-    Attributes:
-        output: Where everything goes.
-        frames: Of the recording, a sixth of a second apart; a fifth is held out, half of which is measured.
-        size: Side of the samples' pictures.
-        steps: Of each training.
-        picture: Width and height of the recording.
-        settings: Of all trainings, on top.
-    """
-
-    output: Path
-    frames: int = 120
-    size: int = 128
-    steps: int = 1500
-    picture: tuple[int, int] = (576, 512)
-    settings: tuple[str, ...] = ()
-
-    def quick(self) -> "Plan":
-        """The same as a smoke test."""
-        settings = (*QUICK_GSLRM, *self.settings)
-        return replace(self, frames=12, size=64, steps=4, picture=(288, 256), settings=settings)
-
-    @property
-    def recording(self) -> Path:
-        """The recording."""
-        return self.output / "recording"
-
-    @property
-    def truth(self) -> Path:
-        """Folder of the truth samples."""
-        return self.output / "truth"
+class Plan(StudyPlan):
+    """Places of this study."""
 
     def run(self, recipe: str) -> Path:
         """Folder of a training."""
@@ -162,17 +128,9 @@ class Plan:
 def main() -> None:
     """Read the command line, run the stages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("outputs/recipes"))
     parser.add_argument("--stage", choices=STAGES, help="all if left out")
     parser.add_argument("--only", choices=RECIPES, action="append", help="train this one; may be repeated")
-    parser.add_argument("--steps", type=int, help=f"of each training, by default {Plan.steps}")
-    parser.add_argument("--quick", action="store_true", help="a smoke test on a CPU")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of all trainings, on top")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    plan = Plan(options.output, settings=tuple(options.settings))
-    plan = plan.quick() if options.quick else plan
-    plan = replace(plan, steps=options.steps or plan.steps)
+    plan, options = Plan.of_command_line(parser, Path("outputs/recipes"))
     study(plan, (options.stage,) if options.stage else STAGES, options.only or RECIPES)
 
 
@@ -189,8 +147,7 @@ def study(plan: Plan, stages: Sequence[str] = STAGES, recipes: Sequence[str] = R
 
 def make_data(plan: Plan) -> None:
     """The recording, its samples by all recipes, the truth, and how far pictures and cameras agree."""
-    width, height = plan.picture
-    record(plan.recording, RecordingConfig(frames=plan.frames, width=width, height=height, **WALK))
+    plan.record()
     found = {
         recipe: prepare(plan.recording, plan.output / "samples" / recipe, plan.size, [*HELD_OUT, *settings])
         for recipe, settings in PREPARED.items()

@@ -1,9 +1,12 @@
 """What studies on synthetic recordings share: the recording, its samples, its truth, comparable trainings."""
 
+import argparse
 import json
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mouse_facelift.config import dump_config, load_config
 from mouse_facelift.demo.config import RecordingConfig
@@ -31,6 +34,62 @@ QUICK_GSLRM = (
     "validation.samples=1",
 )
 """A training of GS-LRM for smoke tests."""
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """How large a study of trainings on one synthetic recording is.
+
+    Attributes:
+        output: Where everything goes.
+        frames: Of the recording, a sixth of a second apart; a fifth is held out, half of which is measured.
+        size: Side of the samples' pictures.
+        steps: Of each training; of as many samples, where some go on.
+        picture: Width and height of the recording.
+        settings: Of all trainings, on top.
+    """
+
+    output: Path
+    frames: int = 120
+    size: int = 128
+    steps: int = 1500
+    picture: tuple[int, int] = (576, 512)
+    settings: tuple[str, ...] = ()
+
+    def quick(self) -> Self:
+        """The same as a smoke test."""
+        settings = (*QUICK_GSLRM, *self.settings)
+        return replace(self, frames=12, size=64, steps=4, picture=(288, 256), settings=settings)
+
+    @property
+    def recording(self) -> Path:
+        """The recording."""
+        return self.output / "recording"
+
+    @property
+    def truth(self) -> Path:
+        """Folder of the truth samples."""
+        return self.output / "truth"
+
+    def record(self) -> Path:
+        """Make the recording, or keep it."""
+        width, height = self.picture
+        return record(self.recording, RecordingConfig(frames=self.frames, width=width, height=height, **WALK))
+
+    @classmethod
+    def of_command_line(
+        cls, parser: argparse.ArgumentParser, output: Path
+    ) -> tuple[Self, argparse.Namespace]:
+        """Read a command line with a plan's arguments and the parser's own."""
+        parser.add_argument("--output", type=Path, default=output)
+        parser.add_argument("--steps", type=int, help=f"of a training, by default {cls.steps}")
+        parser.add_argument("--quick", action="store_true", help="a smoke test on a CPU")
+        parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of all trainings, on top")
+        options = parser.parse_args()
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        plan = cls(options.output, settings=tuple(options.settings))
+        plan = plan.quick() if options.quick else plan
+        return replace(plan, steps=options.steps or plan.steps), options
 
 
 def record(folder: Path, config: RecordingConfig) -> Path:

@@ -14,16 +14,14 @@ alone. `--quick` is a CPU smoke test, too short to learn. KEY=VALUE are settings
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from study_data import HELD_OUT, QUICK_GSLRM, WALK, check_alike, prepare, record, settings_of, write_truths
+from study_data import HELD_OUT, StudyPlan, check_alike, prepare, settings_of, write_truths
 from study_report import device_name, step_seconds, table, training_curve, write_curves
 
 from mouse_facelift.config import load_config
-from mouse_facelift.demo.config import RecordingConfig
 from mouse_facelift.evaluation.config import EvaluateConfig
 from mouse_facelift.evaluation.run import run as evaluate
 from mouse_facelift.evaluation.scores import read_scores
@@ -61,29 +59,11 @@ TRAINING = (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How large the study is.
+class Plan(StudyPlan):
+    """Places of this study."""
 
-    Attributes:
-        output: Where everything goes.
-        frames: Of the recording, a sixth of a second apart; a fifth is held out, half of which is measured.
-        size: Side of the samples' pictures.
-        steps: Of the trainings with as many samples.
-        picture: Width and height of the recording.
-        settings: Of all trainings, on top.
-    """
-
-    output: Path
-    frames: int = 120
     size: int = 256
     steps: int = 1200
-    picture: tuple[int, int] = (576, 512)
-    settings: tuple[str, ...] = ()
-
-    def quick(self) -> "Plan":
-        """The same as a smoke test."""
-        settings = (*QUICK_GSLRM, *self.settings)
-        return replace(self, frames=12, size=64, steps=3, picture=(288, 256), settings=settings)
 
     @property
     def train_list(self) -> Path:
@@ -119,16 +99,8 @@ class Plan:
 def main() -> None:
     """Read the command line, run the stages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("outputs/token_budget"))
     parser.add_argument("--stage", choices=STAGES, help="all if left out")
-    parser.add_argument("--steps", type=int, help=f"with as many samples, by default {Plan.steps}")
-    parser.add_argument("--quick", action="store_true", help="a smoke test on a CPU")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of all trainings, on top")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    plan = Plan(options.output, settings=tuple(options.settings))
-    plan = plan.quick() if options.quick else plan
-    plan = replace(plan, steps=options.steps or plan.steps)
+    plan, options = Plan.of_command_line(parser, Path("outputs/token_budget"))
     study(plan, (options.stage,) if options.stage else STAGES)
 
 
@@ -144,10 +116,9 @@ def study(plan: Plan, stages: Sequence[str] = STAGES) -> None:
 
 def make_data(plan: Plan) -> None:
     """The recording, its samples, and the truth of held-out ones."""
-    (width, height), recording = plan.picture, plan.output / "recording"
-    record(recording, RecordingConfig(frames=plan.frames, width=width, height=height, **WALK))
+    recording = plan.record()
     samples = prepare(recording, plan.train_list.parent, plan.size, HELD_OUT)
-    known = write_truths(plan.output / "truth", recording, samples["val"], plan.size)
+    known = write_truths(plan.truth, recording, samples["val"], plan.size)
     write_list(plan.test_list, [sample.folder for sample in known])
 
 
