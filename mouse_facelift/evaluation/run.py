@@ -10,12 +10,14 @@ import torch
 from ..errors import ConfigError, DataError, MflError
 from ..files import write_json
 from ..gslrm.perceptual import LPIPS, check_vgg
+from ..inference.checks import warn_of_scale
 from ..inference.config import ReconstructionConfig
 from ..inference.models import Models, Weights, choose_device, load_models
 from ..inference.results import Reconstruction
 from ..progress import track
 from ..provenance import Run
 from ..samples.datasets import composite
+from ..samples.training_data import TrainingData
 from ..training.sampler import spread_evenly
 from .config import EvaluateConfig, Protocol
 from .kept import KeptScores
@@ -110,6 +112,8 @@ def find_all(config: EvaluateConfig) -> tuple[list[Subject], list[Method]]:
     methods = find_methods(config)
     for method in methods:
         check_views(method, subjects)
+        trained = TrainingData.load(method.weights.gslrm.parent)
+        warn_of_scale(trained, ((subject.name, subject.sample.mm_per_unit) for subject in subjects))
         if config.leaks.action == "refuse":
             refuse_seen(method, subjects)
     return subjects, methods

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import ConfigError, DataError, MflError
 from ..provenance import check_maker, check_output
@@ -82,33 +82,29 @@ def check_references(config: ReconstructionConfig, sources: Sequence[Source]) ->
         )
 
 
-def warn_of_scale(trained: TrainingData | None, sources: Sequence[Source]) -> None:
+def warn_of_scale(trained: TrainingData | None, scales: Iterable[tuple[str, float | None]]) -> None:
     """Tell where animals are shown larger or smaller than GS-LRM saw them in training.
 
     Args:
         trained: What it was trained on, where that is recorded.
-        sources: Those whose scale is unknown are passed over.
-
-    Raises:
-        DataError: a sample's similarity is none.
+        scales: Every sample's name and millimetres per model unit; None, where unknown, is passed over.
     """
     recorded = [data.mm_per_unit for data in trained.sets] if trained else []
     ranges = [scales for scales in recorded if scales is not None]
     if not ranges or len(ranges) < len(recorded):
         return
-    found = {source: scale for source in sources if (scale := source.mm_per_unit) is not None}
-    sizes = {source: _size(scale, ranges) for source, scale in found.items()}
-    others = {source: size for source, size in sizes.items() if abs(math.log(size)) > math.log(OTHER_SIZE)}
+    found = [(name, scale, _size(scale, ranges)) for name, scale in scales if scale is not None]
+    others = [known for known in found if abs(math.log(known[2])) > math.log(OTHER_SIZE)]
     if others:
-        worst = max(others, key=lambda source: abs(math.log(others[source])))
+        name, scale, size = max(others, key=lambda known: abs(math.log(known[2])))
         log.warning(
             "%d of %d samples show the animal at a size that GS-LRM was not trained on: in %s it is %.2g "
             "times as large. Prepare them with geometry.scale=%.4g (a recording: preprocess.geometry.scale).",
             len(others),
             len(found),
-            worst.name,
-            others[worst],
-            1 / (found[worst] * others[worst]),
+            name,
+            size,
+            1 / (scale * size),
         )
 
 

@@ -60,7 +60,7 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
     check_inputs(config, inputs.examples)
     check_references(weights.config, inputs.examples)
     OutputFolder(config, weights.hashes, inputs.known)
-    warn_of_scale(trained, inputs.known)
+    warn_of_scale(trained, ((source.name, source.mm_per_unit) for source in inputs.known))
     models = load_models(weights, device)
     record.lap("loading")
     if dry_run:
@@ -68,7 +68,7 @@ def run(config: InferConfig, dry_run: bool = False) -> Path:
         return config.output
     with inputs.find() as sources:
         if not inputs.known:
-            warn_of_scale(trained, sources)
+            warn_of_scale(trained, ((source.name, source.mm_per_unit) for source in sources))
         output = OutputFolder(config, weights.hashes, sources)
         record.lap("inputs")
         means = reconstruct_all(config, inputs, sources, models, output, record)

@@ -92,7 +92,8 @@ class TrainingConfig(Config):
     resume: str = Field(
         "auto",
         description="auto: newest checkpoint in the output folder, if any; never: refuse a used folder; "
-        "or the path of a run or a checkpoint, which also allows other optimizer settings.",
+        "or the path of a run or a checkpoint, which also allows other optimizer settings, and settings "
+        "newer than the run.",
     )
     tensorboard: bool = Field(False, description="Write TensorBoard files too; needs the extra tensorboard.")
     wandb: Literal["online", "offline", "disabled"] = Field(

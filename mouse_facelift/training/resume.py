@@ -96,7 +96,8 @@ def check_compatible(checkpoint: Checkpoint, facts: Mapping[str, Any], named: bo
     Args:
         checkpoint: What to continue from.
         facts: `facts_of_run` of now.
-        named: The user has asked for this very checkpoint: its optimizer's settings may be changed.
+        named: The user has asked for this very checkpoint: its optimizer's settings may be changed, and
+            settings may be new: a version that did not know them wrote it.
 
     Raises:
         CheckpointError: with every difference.
@@ -113,10 +114,12 @@ def check_compatible(checkpoint: Checkpoint, facts: Mapping[str, Any], named: bo
             f"{checkpoint.folder / MANIFEST}: does not say {', '.join(lacking)}, so nobody knows whether it "
             "may be continued. Start from its weights instead, with another output."
         )
-    refused = {key: words for key, words in _differences(then, facts).items() if not _is_free(key, named)}
+    differences = {key: words for key, words in _differences(then, facts).items() if not _is_free(key)}
+    on_purpose = {key for key in differences if _is_on_purpose(key, then["config"])}
+    refused = {key: words for key, words in differences.items() if not (named and key in on_purpose)}
     if refused:
         way_out = "Restore these values, choose another output, or start from its weights instead."
-        if all(_is_free(key, named=True) for key in refused):
+        if refused.keys() <= on_purpose:
             way_out += f" To go on with the new ones all the same, set training.resume={checkpoint.folder}."
         raise CheckpointError(
             f"{checkpoint.folder} belongs to another configuration: {'; '.join(refused.values())}. {way_out}"
@@ -193,13 +196,31 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, s
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if _meaning(old, then) != _meaning(new, now) and not (old == new and _is_folder(old, then)):
-            found[key] = f"{key}: then {_shown(old, then)}, now {_shown(new, now)}"
+            was = _shown(old, then) if _knows(then["config"], key) else "unknown to that version"
+            found[key] = f"{key}: then {was}, now {_shown(new, now)}"
     return found
 
 
-def _is_free(key: str, named: bool) -> bool:
-    on_purpose = named and key.startswith(ON_PURPOSE) and key != "optimizer.kind"
-    return on_purpose or key.startswith(FREE_TO_CHANGE) or key.endswith(COSTS_ALONE)
+def _is_free(key: str) -> bool:
+    return key.startswith(FREE_TO_CHANGE) or key.endswith(COSTS_ALONE)
+
+
+def _is_on_purpose(key: str, then: Mapping[str, Any]) -> bool:
+    """Whether a difference is fine where the checkpoint was named; of a setting that was unknown then nobody
+    can restore the value."""
+    return (key.startswith(ON_PURPOSE) and key != "optimizer.kind") or not _knows(then, key)
+
+
+def _knows(config: Mapping[str, Any], key: str) -> bool:
+    """Whether the version that wrote a configuration had such a setting, whatever its value."""
+    section: Any = config
+    for name in key.split("."):
+        if not isinstance(section, Mapping):
+            return True
+        if name not in section:
+            return False
+        section = section[name]
+    return True
 
 
 def _is_folder(value: Any, facts: Mapping[str, Any]) -> bool:

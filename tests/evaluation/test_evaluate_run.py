@@ -3,10 +3,11 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-from one_ball import SIZE
+from one_ball import SIZE, UNIT_MM
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -16,7 +17,7 @@ from mouse_facelift.evaluation import run as module
 from mouse_facelift.evaluation.run import run
 from mouse_facelift.evaluation.scores import COLUMNS, read_scores
 from mouse_facelift.samples.format import read_sample
-from mouse_facelift.samples.training_data import TrainingData
+from mouse_facelift.samples.training_data import Rig, TrainedSet, TrainingData
 
 DIRECT = "protocols=[reconstruction, leave-one-camera-out]"
 
@@ -60,6 +61,19 @@ def test_every_column_is_filled_where_truth_has_a_surface(config, truth: Path) -
     score = read_scores(out / "scores.csv")[0]
     assert score.values["angle_deg"] == pytest.approx(40, abs=0.3)
     assert score.values["psnr_outline_db"] > score.values["psnr_white_db"]
+
+
+def test_an_animal_at_another_size_than_in_training_is_told(
+    config, gslrm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = shutil.copytree(gslrm, tmp_path / "weights")
+    rig = Rig("monday", {})
+    for unit_mm, told in ((UNIT_MM, False), (2 * UNIT_MM, True)):
+        caplog.clear()
+        TrainingData((TrainedSet(rig, (0,), (), (), (unit_mm, unit_mm)),)).save(weights)
+        run(config(DIRECT, f"gslrm={weights}"), dry_run=True)
+        assert ("2 of 2 samples show the animal at a size" in caplog.text) == told
+        assert ("2 times as large" in caplog.text) == told
 
 
 def test_a_left_out_camera_is_never_shown(config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
             RecordedFrame(Path("mouse"), f"at_{mm}", frame=n, mm_per_unit=mm) for n, mm in enumerate(scales)
         ]
         with caplog.at_level(logging.WARNING):
-            warn_of_scale(record, frames)
+            warn_of_scale(record, ((frame.name, frame.mm_per_unit) for frame in frames))
         return caplog.text
 
     return make

@@ -211,6 +211,18 @@ def test_other_optimizer_setting_is_an_oversight_unless_the_checkpoint_is_named(
     assert "optimizer.kind" in refusal(*kinds, named=True)
 
 
+def test_setting_of_a_newer_version_is_told_and_taken_if_the_checkpoint_is_named() -> None:
+    then, now = facts(loss={"l2": 1.0}), facts(loss={"l2": 1.0, "min_opacity": 0.04})
+    told = refusal(then, now)
+    assert "loss.min_opacity: then unknown to that version, now 0.04" in told
+    assert "set training.resume=run/checkpoints/step_00000004" in told
+    assert not refusal(then, now, named=True)
+    # A whole new section likewise; but a section that was there and empty had another value.
+    assert not refusal(facts(a=1), facts(a=1, parts={"train": "all"}), named=True)
+    mixed = facts(data={"mix": None}), facts(data={"mix": [{"list": "a.txt"}]})
+    assert "data.mix.0.list: then None, now 'a.txt'" in refusal(*mixed, named=True)
+
+
 def test_what_costs_time_and_memory_alone_and_where_things_lie_may_change() -> None:
     then = facts(model={"compile": False, "width": 4}, cache={"folder": "a"}, output="runs/a")
     assert not refusal(then, facts(model={"compile": True, "width": 4}, cache={"folder": "b"}, output="b"))
