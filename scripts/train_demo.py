@@ -18,7 +18,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class Plan:
         quick: Whether it is a smoke test.
         settings: By model, `key.sub=value`.
         minutes: How long each model's steps may take; None leaves their number to the configuration.
+        mice: Of the herd, those held out included.
     """
 
     output: Path
@@ -90,11 +91,12 @@ class Plan:
     quick: bool
     settings: Mapping[str, list[str]]
     minutes: float | None = None
+    mice: int = HERD.mice
 
     @property
     def herd(self) -> Herd:
         """What the models learn from."""
-        return QUICK_HERD if self.quick else HERD
+        return QUICK_HERD if self.quick else replace(HERD, mice=self.mice)
 
     @property
     def lists(self) -> list[str]:
@@ -117,13 +119,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/demo_weights"))
     parser.add_argument("--destination", type=Path, default=Path("checkpoints/demo"))
     parser.add_argument("--minutes", type=float, metavar="M", help="of each training")
+    parser.add_argument("--mice", type=int, default=HERD.mice, metavar="N", help="to draw and learn from")
     parser.add_argument("--quick", action="store_true", help="a smoke test on a CPU")
     parser.add_argument("--gslrm", nargs="*", default=[], metavar="KEY=VALUE", help="of its training, on top")
     parser.add_argument("--mvdiff", nargs="*", default=[], metavar="KEY=VALUE", help="likewise")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = {"gslrm": options.gslrm, "mvdiff": options.mvdiff}
-    plan = Plan(options.output, options.destination, options.quick, settings, options.minutes)
+    plan = Plan(options.output, options.destination, options.quick, settings, options.minutes, options.mice)
     if "export" in options.stages:
         # Not after hours of training.
         check_destination(plan.destination)
@@ -292,11 +295,15 @@ def _figures(plan: Plan, model: str, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "step": checkpoint.step,
         "metrics": metrics or {},
-        "command": " ".join(["python scripts/train_demo.py", *_settings(model, run["config"])]),
+        "command": " ".join([_command(plan.herd), *_settings(model, run["config"])]),
         "versions": run["versions"],
         "git_revision": run["git_revision"],
         "config": dict(_portable(run["config"], Path(run["config"]["output"]).parent)),
     }
+
+
+def _command(herd: Herd) -> str:
+    return "python scripts/train_demo.py" + (f" --mice {herd.mice}" if herd.mice != HERD.mice else "")
 
 
 def _settings(model: str, config: Mapping[str, Any]) -> list[str]:
@@ -359,7 +366,8 @@ def card(herd: Herd, figures: Mapping[str, Mapping[str, Any]]) -> str:
         made = f"{versions['mouse-facelift']}{revision}"
         lines.append(f"| {model} | {steps} | {versions.get('gpu', 'CPU')} | {made} | {shown or 'none'} |")
     commands = dict.fromkeys(found["command"] for found in figures.values())
-    lines += ["", "Commands (data and export need none of the settings):", "", "```", *commands, "```"]
+    told = "Commands (`--stages data` and `--stages export` need neither `--gslrm` nor `--mvdiff`):"
+    lines += ["", told, "", "```", *commands, "```"]
     return "\n".join(lines) + "\n"
 
 

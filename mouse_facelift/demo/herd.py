@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
 from ..geometry import Camera, Similarity
 from ..preprocess.config import GeometryConfig
 from ..preprocess.normalize import fitting_scales, lookat_camera, reach
@@ -54,6 +55,9 @@ class Herd:
         extra_views: Views from anywhere above the floor, besides the rig's six; camera ids from 6.
         held_out: Animals, the last ones, whose samples are for validation.
         seed: Of everything; see `LEAST_WALK_SEED`.
+
+    Raises:
+        ConfigError: all animals are held out.
     """
 
     mice: int
@@ -62,6 +66,13 @@ class Herd:
     extra_views: int = 2
     held_out: int = 1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mice <= self.held_out:
+            raise ConfigError(
+                f"a herd of {self.mice} mice, {self.held_out} of them held out, leaves none for training. "
+                "Draw more."
+            )
 
     @property
     def trained(self) -> range:

@@ -60,7 +60,7 @@ def test_weights_are_whole_in_half_precision_and_have_a_card(made: Path) -> None
 
 def test_card_tells_the_command_with_the_settings_that_were_used(made: Path) -> None:
     card, figures = (made / "README.md").read_text(), json.loads((made / "training.json").read_text())
-    assert "python scripts/train_demo.py --gslrm 'model.width=32'" in card
+    assert "python scripts/train_demo.py --mice 3 --gslrm 'model.width=32'" in card
     assert "'optimizer.lr=0.0005'" in card and "'training.steps=2'" in card
     assert "data.train_list=" not in card
     for model in ("gslrm", "mvdiff"):
@@ -115,6 +115,12 @@ def test_mice_of_another_herd_are_not_mixed_in(
     script.draw_herd(script.Plan(tmp_path, tmp_path / "made", True, {}))
     with pytest.raises(ConfigError, match="holds the herd"):
         script.draw_herd(script.Plan(tmp_path, tmp_path / "made", False, {}))
+
+
+def test_fewer_mice_can_be_drawn_but_not_none_to_learn_from(script: ModuleType, tmp_path: Path) -> None:
+    assert len(script.Plan(tmp_path, tmp_path, False, {}, mice=20).herd.trained) == 12
+    with pytest.raises(ConfigError, match="a herd of 8 mice, 8 of them held out"):
+        script.draw_herd(script.Plan(tmp_path, tmp_path, False, {}, mice=8))
 
 
 def test_minutes_become_steps_once_and_a_resumed_training_keeps_them(
