@@ -14,12 +14,12 @@ from ..gaussians import Gaussians, render
 from ..gaussians.similarity import transformed
 from ..gaussians.turntable import render_turntable
 from ..metrics import psnr, silhouette_iou, ssim
+from ..parallel import MAX_BYTES
 from ..pictures import contact_sheet, to_uint8
 from ..samples.datasets import composite
 from .config import InferConfig
 from .filter_cost import filter_cost_db
 from .inputs import Views
-from .pipeline import MAX_BYTES
 from .renders import DEPTH, alpha_levels, depth_levels, named_views
 from .results import Reconstruction, Results
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from ..gaussians.filters import filter_gaussians
 from ..gslrm import GSLRM
 from ..mvdiffusion.silhouettes import estimate_silhouettes
+from ..parallel import until_error
 from .config import ReconstructionConfig
 from .direct import reconstruct
 from .generation import BACKGROUND, Request, ViewMaker, resized
 from .inputs import Views
-from .pipeline import until_error
 from .refine import refine
 from .results import Reconstruction
 

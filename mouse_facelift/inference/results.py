@@ -44,7 +44,7 @@ class Results:
         gaussians: Model units.
         stored: The same in the frame of the PLY.
         pictures: By their files' names: RGB [H, W, 3], or grey of 8 or 16 bits [H, W].
-        turntable: Frames of the video; empty for none. Where they hold more than `pipeline.MAX_BYTES`, they
+        turntable: Frames of the video; empty for none. Where they hold more than `parallel.MAX_BYTES`, they
             are drawn on the device when they are asked for, once. [H, W, 3] each
         turntable_nbytes: What they hold together.
         metrics: JSON-ready.

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import DataError
 from ..files import atomic_folder, write_json
-from ..parallel import worker_count
+from ..parallel import overlapped, worker_count
 from ..progress import track
 from ..provenance import Run
 from ..samples.training_data import TrainingData
@@ -22,7 +22,7 @@ from .inputs import Source, Views
 from .models import Models, Weights, choose_device, load_models
 from .opening import Inputs, open_inputs
 from .output import OutputFolder
-from .pipeline import batches, overlapped, reader_count
+from .pipeline import batches, reader_count
 from .results import Reconstruction, Results
 from .sequence import write_sequence
 from .writing import write_results

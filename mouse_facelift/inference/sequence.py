@@ -25,6 +25,7 @@ from ..gaussians import Gaussians, render
 from ..gaussians.compact import open_compact
 from ..gaussians.turntable import camera_tensors
 from ..geometry import Camera
+from ..parallel import overlapped
 from ..pictures import to_uint8
 from ..progress import track
 from ..provenance import sha256
@@ -33,7 +34,7 @@ from .config import InferConfig, SequenceConfig
 from .flicker import Flicker
 from .inputs import Views
 from .moments import FOLDER, Moment, check_frames, check_scales, mm_per_unit
-from .pipeline import overlapped, reader_count
+from .pipeline import reader_count
 from .virtual_cameras import aimed_cameras, smoothed
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError
 from ..files import free_bytes, write_json
-from ..parallel import bounded_map
+from ..parallel import overlapped
 from ..progress import track
 from ..samples.datasets import SampleDataset, composite, sample_cameras
 from ..samples.keys import MEMO_FILE, PictureKeys
@@ -251,7 +251,7 @@ class LatentCache:
             write_json(self.folder / RECIPE_FILE, self.facts)
 
     def _encode(self, indices: Sequence[int], device: torch.device, shown: bool) -> None:
-        items: Iterable[dict[str, Any]] = bounded_map(self.data.__getitem__, indices, AHEAD)
+        items: Iterable[dict[str, Any]] = overlapped(self.data.__getitem__, indices, AHEAD)
         if shown:
             items = track(items, "encoding latents", len(indices))
         for index, item in zip(indices, items, strict=True):

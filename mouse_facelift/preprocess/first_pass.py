@@ -8,7 +8,7 @@ from itertools import groupby
 from ..capture.masks import Mask
 from ..capture.recording import MaskStep, Recording
 from ..errors import DataError
-from ..parallel import bounded_map, worker_count
+from ..parallel import overlapped, worker_count
 from ..progress import bar
 from .config import PreprocessConfig
 from .facts import RecordingFacts
@@ -137,7 +137,7 @@ class FirstPass:
 
         first = [start] if start is not None and start < run[0] else []
         steps = recording.read_masks([*first, *run], watch=start is not None)
-        for step, seen, packed in bounded_map(work, steps, worker_count(config.workers)):
+        for step, seen, packed in overlapped(work, steps, worker_count(config.workers)):
             if seen.fatal:
                 reasons = "; ".join(map(str, seen.fatal))
                 raise DataError(f"{config.input.recording}: frame {step.index}: {reasons}.")

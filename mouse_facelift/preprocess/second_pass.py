@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..capture.recording import PictureStep, Recording
 from ..errors import DataError
 from ..geometry import Camera
-from ..parallel import bounded_map, worker_count
+from ..parallel import overlapped, worker_count
 from ..progress import track
 from ..samples.format import write_sample
 from .config import PreprocessConfig
@@ -112,7 +112,7 @@ class SecondPass:
             return prepared if isinstance(prepared, Lost) else use(prepared)
 
         steps = recording.read_pictures(list(by_frame))
-        return bounded_map(work, steps, worker_count(self.config.workers))
+        return overlapped(work, steps, worker_count(self.config.workers))
 
     def _prepare(self, sample: PlannedSample, step: PictureStep) -> Prepared | Lost:
         images = dict(zip(self.facts.camera_ids, step.images, strict=True))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..files import free_bytes
-from ..parallel import bounded_map, worker_count
+from ..parallel import overlapped, worker_count
 from ..progress import track
 from ..words import data_size
 from .datasets import SampleDataset, load_pictures
@@ -109,7 +109,7 @@ class SampleCache:
         # By place among all, not among what is pending: the files of other processes appear meanwhile.
         share = [number for number in pending if number % world == rank]
         indices = [index for number in share for index in self._members(number)]
-        packed = iter(bounded_map(self._pack, indices, worker_count(threads)))
+        packed = iter(overlapped(self._pack, indices, worker_count(threads)))
         shown = track(packed, "caching pictures", len(indices)) if rank == 0 else packed
         for number in share:
             self.shards[number].write([next(shown) for _ in self._members(number)])

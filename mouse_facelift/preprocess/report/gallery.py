@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...pages.markup import Markup, tag
-from ...parallel import bounded_map, worker_count
+from ...parallel import overlapped, worker_count
 from ..quality import QualityRow
 from .figures import Table, level
 from .pictures import HullSample, HullView, overlay, thumbnail
@@ -80,7 +80,7 @@ class Gallery:
         def draw(index: int) -> HullSample:
             return overlay(self.report.samples[index], self.report.facts.rotation)
 
-        return dict(zip(chosen, bounded_map(draw, chosen, worker_count(0)), strict=True))
+        return dict(zip(chosen, overlapped(draw, chosen, worker_count(0)), strict=True))
 
     @cached_property
     def _side_px(self) -> int:
