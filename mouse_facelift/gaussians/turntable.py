@@ -25,7 +25,7 @@ NAMED_VIEWS = {
     "back_high": (40.0, 90.0),
     "left": (20.0, 180.0),
 }
-"""Elevation and azimuth in degrees. Sides are those of a picture seen from the front (azimuth 270)."""
+"""Elevation and azimuth in degrees. Sides are those of the axes, wherever the animal looks: right is +x."""
 
 
 def orbit_camera(

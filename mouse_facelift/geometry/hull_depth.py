@@ -40,6 +40,14 @@ def first_hull_depth(
         # In double precision, because products of float32 matrices may be allowed to round to 10 bits.
         projections = (cameras.K.double() @ cameras.w2c[..., :3, :].double()).float()
         return first_entry(alpha > FOREGROUND, projections, origins, directions, radius, samples)
+    # Autocast would project in half precision: pixels of error.
+    with torch.autocast(alpha.device.type, enabled=False):
+        return _search(alpha, cameras, origins, directions, radius, samples)
+
+
+def _search(
+    alpha: Tensor, cameras: CameraBatch, origins: Tensor, directions: Tensor, radius: float, samples: int
+) -> Tensor:
     depth = torch.full_like(alpha, torch.nan)
     steps = torch.linspace(-radius, radius, samples, device=alpha.device, dtype=alpha.dtype)
     for scene, silhouettes in enumerate(alpha > FOREGROUND):

@@ -41,6 +41,9 @@ FREE_TO_CHANGE = {
 }
 """What changes a model's cost, not the meaning of its weights."""
 
+CONSTANTS = ("scale_bias", "scale_max", "opacity_bias", "depth_range", "depth_anchor")
+"""What the weights' shapes do not tell, but their meaning rests on."""
+
 OTHER_GAUSSIAN_CHANNELS = 11
 """Values per Gaussian apart from the harmonics: xyz 3, scale 3, quaternion 4, opacity 1."""
 
@@ -183,7 +186,10 @@ def _choose_config(
                 f"{file}: {CONFIG_FILE} is not beside it, which holds the model's constants: without them "
                 "the same weights mean other Gaussians. Copy the whole folder, or give the training run."
             )
-        return wanted or infer_config(state, file)
+        if wanted is None:
+            return infer_config(state, file)
+        _warn_of_constants(file, wanted)
+        return wanted
     if wanted is None:
         return stored
     then, now = dump_config(stored), dump_config(wanted)
@@ -197,6 +203,21 @@ def _choose_config(
             f"{file}: was trained with {'; '.join(differences)}. Set these keys of the model as trained."
         )
     return wanted
+
+
+def _warn_of_constants(file: Path, wanted: GSLRMConfig) -> None:
+    """Weights that come without constants are the published ones, or were trained like them."""
+    published, now = dump_config(GSLRMConfig()), dump_config(wanted)
+    others = [
+        f"{key} {now[key]} (published: {published[key]})" for key in CONSTANTS if now[key] != published[key]
+    ]
+    if others:
+        log.warning(
+            "%s stores no constants, and the model has others than the published weights: %s. The same "
+            "weights then mean other Gaussians, and only training can repair that.",
+            file,
+            ", ".join(others),
+        )
 
 
 def _read_config(weights: Path) -> tuple[GSLRMConfig | None, int | None]:

@@ -24,6 +24,7 @@ from ..parallel import overlapped
 from ..progress import track
 from ..samples.datasets import SampleDataset, composite, sample_cameras
 from ..samples.keys import MEMO_FILE, PictureKeys
+from ..training.process import local_processes
 from ..training.trainable import frozen_hash
 from ..words import data_size
 from .augment import jitter
@@ -214,13 +215,21 @@ class LatentCache:
         if process.is_main_process:
             self.pictures.save()
             self._announce(pending)
+        self._encode_share(pending, process, process.process_index, process.num_processes)
+        if process.num_processes > 1:
+            # Machines without a common disk lack what others have made.
+            self._encode_share(self.pending(), process, process.local_process_index, local_processes())
+        return CachedLatents(self.data, self.files)
+
+    def _encode_share(
+        self, pending: Iterable[int], process: PartialState, number: int, processes: int
+    ) -> None:
         # By place in the data, not among what is pending: the files of other processes appear meanwhile.
-        share = [index for index in pending if index % process.num_processes == process.process_index]
+        share = [index for index in pending if index % processes == number]
         if share:
             with encoders_on(self.frozen, process.device):
                 self._encode(share, process.device, shown=process.is_main_process)
         process.wait_for_everyone()
-        return CachedLatents(self.data, self.files)
 
     def stand_ins(self, process: PartialState) -> CachedLatents:
         """For a trial, which writes nothing: the first sample's encodings in the place of all.

@@ -181,13 +181,15 @@ def find_checkpoint(path: Path) -> Checkpoint:
 def checkpoint_to_resume(run: Path, choice: str) -> Checkpoint | None:
     """The checkpoint that training in the folder `run` continues from; None starts anew.
 
+    A run that began at a path goes on from its own newest checkpoint when the same command is given again.
+
     Args:
         run: The run's output folder.
         choice: `training.resume`: auto, never, or the path of a checkpoint or a run.
 
     Raises:
-        ConfigError: the folder holds checkpoints with `never`, or later ones than the chosen one; they would
-            be taken for the newest.
+        ConfigError: the folder holds checkpoints with `never`, or such that did not begin at the path, or,
+            where the path is within the folder, later ones; they would be taken for the newest.
         CheckpointError: the path holds no complete checkpoint, or `auto` finds incomplete ones alone: to
             start anew beside them would look like losing them.
     """
@@ -199,13 +201,23 @@ def checkpoint_to_resume(run: Path, choice: str) -> Checkpoint | None:
                 "says why). Repair them, move them away to start from step 0, or choose another output."
             )
         return found[-1] if found else None
+    if choice != "never" and found and _began_at(found[-1]) == choice:
+        return found[-1]
     chosen = None if choice == "never" else _find(_expand_home(choice))
-    if found and (chosen is None or chosen.step < found[-1].step):
+    inside = chosen is not None and chosen.folder.resolve().parent == (run / HOME).resolve()
+    if found and (chosen is None or not inside or chosen.step < found[-1].step):
         raise ConfigError(
             f"{run} holds a checkpoint of step {found[-1].step} and training.resume is {choice}. "
             "Choose another output, or training.resume=auto to continue from that checkpoint."
         )
     return chosen
+
+
+def is_named(checkpoint: Checkpoint, choice: str) -> bool:
+    """Whether `training.resume` means this very checkpoint, and not one that the run has made since."""
+    if choice in ("auto", "never"):
+        return False
+    return checkpoint.folder.resolve().is_relative_to(_expand_home(choice).resolve())
 
 
 def delete_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -238,6 +250,12 @@ def delete_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
 def set_aside(folder: Path) -> Path:
     """Rename what is of no use, so that it no longer looks like a checkpoint; returns its new place."""
     return folder.rename(folder.with_name(f"{folder.name}.bad.{secrets.token_hex(4)}"))
+
+
+def _began_at(checkpoint: Checkpoint) -> str | None:
+    """`training.resume` of the process that wrote it."""
+    config = checkpoint.manifest.get("config", {})
+    return config.get("training", {}).get("resume")
 
 
 def _expand_home(choice: str) -> Path:

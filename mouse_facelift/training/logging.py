@@ -10,7 +10,8 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,21 +79,18 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if kind is None else 1)
+        with suppress(OSError):  # it was told when the line was written
+            self._file.close()
+        self._tell("_tensorboard", lambda board: board.close())
+        self._tell("_wandb", lambda run: run.finish(exit_code=0 if kind is None else 1))
 
     def write(self, step: int, values: Figures) -> None:
         """Record figures of a step."""
         self.note(step, values)
-        if self._tensorboard is not None:
-            for name, value in values.items():
-                if not isinstance(value, str):
-                    self._tensorboard.add_scalar(name, value, step)
-        if self._wandb is not None:
-            self._wandb.log(dict(values), step=step)
+        for name, value in values.items():
+            if not isinstance(value, str):
+                self._tell("_tensorboard", lambda board, *what: board.add_scalar(*what), name, value, step)
+        self._tell("_wandb", lambda run: run.log(dict(values), step=step))
 
     def note(self, step: int, facts: Mapping[str, float | str | Sequence[str]]) -> None:
         """Write a line of `log.jsonl` alone; what is not finite becomes null: JSON has no word for it."""
@@ -107,13 +105,30 @@ class RunLog:
     def pictures(self, step: int, folder: Path) -> None:
         """Show a folder's validation pictures where figures are shown; on disk they already are."""
         files = {f"validation/{path.stem}": path for path in sorted(folder.glob("*.png"))}
-        if self._tensorboard is not None:
-            for name, path in files.items():
-                self._tensorboard.add_image(name, np.asarray(Image.open(path)), step, dataformats="HWC")
-        if self._wandb is not None:
-            import wandb
+        self._tell("_tensorboard", _show_on_board, files, step)
+        self._tell("_wandb", _show_on_wandb, files, step)
 
-            self._wandb.log({name: wandb.Image(str(path)) for name, path in files.items()}, step=step)
+    def _tell(self, place: str, call: Callable[..., object], *values: object) -> None:
+        """Figures that some service does not take are no reason to lose the training itself."""
+        service = getattr(self, place)
+        if service is None:
+            return
+        try:
+            call(service, *values)
+        except Exception as error:  # noqa: BLE001 - other people's code
+            log.warning("%s takes no more figures: %s", place.removeprefix("_"), error)
+            setattr(self, place, None)
+
+
+def _show_on_board(board: Any, files: Mapping[str, Path], step: int) -> None:
+    for name, path in files.items():
+        board.add_image(name, np.asarray(Image.open(path)), step, dataformats="HWC")
+
+
+def _show_on_wandb(run: Any, files: Mapping[str, Path], step: int) -> None:
+    import wandb
+
+    run.log({name: wandb.Image(str(path)) for name, path in files.items()}, step=step)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

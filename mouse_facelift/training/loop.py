@@ -6,20 +6,20 @@ import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, gather_object, patch_environment, set_seed
 from torch import Tensor, nn
 
 from ..config import Config
-from ..errors import DivergedError, Interrupted
+from ..errors import CheckpointError, DataError, DivergedError, Interrupted, MflError
 from ..files import remove_leftovers
 from ..provenance import Run
 from ..samples.training_data import TrainingData
-from .checkpoints import checkpoint_folder, verify_checkpoint
+from .checkpoints import checkpoint_folder, is_named, verify_checkpoint
 from .config import OptimizerConfig, TrainingConfig
 from .guard import SkipWindow, suspects
 from .loading import load_batches
@@ -46,6 +46,9 @@ from .trainable import frozen_hash
 from .update import Outcome, Pass, Updater, mean_terms
 
 log = logging.getLogger(__name__)
+
+EXPECTED = (MflError, OSError, RuntimeError)
+"""Files that cannot be read, disks, memory, processes that were killed, and all that CUDA reports."""
 
 
 def seed_everything(seed: int) -> None:
@@ -80,10 +83,12 @@ def fit(
         ConfigError: the folder holds checkpoints that `resume` does not mean.
         CheckpointError: the checkpoint to resume belongs to another configuration or is damaged, or the last
             step could not be saved.
-        DataError: a sample cannot be read, or too many steps had a loss or gradient that is not finite; for
-            these the state is saved first.
+        DataError: a sample cannot be read, or too many steps had a loss or gradient that is not finite.
         DependencyError: what the figures shall go to is not installed.
-        Interrupted: a signal ended the run; the state is saved first.
+        Interrupted: a signal ended the run.
+
+    Whatever ends it, the state is saved first; but not where one process of several breaks in the midst of a
+    step, which the others cannot know.
     """
     check_loggers(training)
     trainer = Trainer(task, optimizer, training, output, command, config)
@@ -121,20 +126,30 @@ class Trainer:
         AcceleratorState._reset_state()
         # Buffers are constants, so nobody need tell them; gradients are reduced where they lie.
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[ddp])
+        sharded = wants_sharding(training)
+        # What accelerate's launcher was told of these it would do itself, a second time.
+        with patch_environment(ACCELERATE_USE_FSDP="false", ACCELERATE_GRADIENT_ACCUMULATION_STEPS="1"):
+            self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[ddp])
         self.main = self.accelerator.is_main_process
         if not self.main:
             be_quiet()
         self.run = Run(command, config)
         self.step = self.updates = self.samples = 0
+        self._settled = 0
+        """Step that is saved, or was tried to the last."""
+        self._whole = True
+        """No update is half done."""
         self._validation_due = False
+        self._last_batch: dict[str, Any] | None = None
+        self._failure: Exception | None = None
         self._generators: Mapping[str, Any] | None = None
         self._seen: TrainingData | None = None
         self._ends_together = False
+        """All processes know that the run ends here."""
 
         self.peak_rate, self.rate_factor = optimizer.lr, lr_factor(optimizer, training.steps)
         self.frozen = frozen_hash(task.module) if self.main else None
-        self.sharded = wants_sharding(training) and self.accelerator.num_processes > 1
+        self.sharded = sharded and self.accelerator.num_processes > 1
         self.bare = self.module = task.module.to(self.accelerator.device)
         twin = shard(self.bare, self.accelerator) if self.sharded else None
         self.optimizer = self.accelerator.prepare(make_adamw(self.bare, optimizer, fused=on_gpu))
@@ -162,12 +177,13 @@ class Trainer:
             self.run.add_inputs(inputs)
             facts = facts_of_run(self.run, training, self.accelerator.num_processes, self.frozen)
             if checkpoint is not None:
-                check_compatible(checkpoint, facts, named=training.resume != "auto")
+                check_compatible(checkpoint, facts, named=is_named(checkpoint, training.resume))
                 verify_checkpoint(checkpoint)
             announce(self.output, training, checkpoint, facts)
         if checkpoint is not None:
             counters = self.state.read(checkpoint.state)
             self.step, self.updates, self.samples = checkpoint.step, counters["updates"], counters["samples"]
+            self._settled = self.step
             self.skips.restore(counters.get("skips", ()))
             self._seen = TrainingData.load(checkpoint.weights)
             validated = checkpoint.manifest.get("metrics") is not None
@@ -236,12 +252,16 @@ class Trainer:
             if self._validation_due:
                 log.info("step %d: its validation was cut short and is made up for", self.step)
             begin, stopped = self.step, self._validation_due and self._validate(report, stop)
-            while self.step < steps and not stopped:
-                step = self.make_step(batches, stop)
-                report.advance(self.step, step.outcome.loss)
-                if self.main and self.step == begin + 1:
-                    self.checkpointer.warn_if_full(self.state.size())
-                stopped = self._after_step(report, step, stop)
+            try:
+                while self.step < steps and not stopped:
+                    step = self.make_step(batches, stop)
+                    report.advance(self.step, step.outcome.loss)
+                    if self.main and self.step == begin + 1:
+                        self.checkpointer.warn_if_full(self.state.size())
+                    stopped = self._after_step(report, step, stop)
+            except Exception:
+                self._rescue()
+                raise
             if stopped:
                 self._ends_together = True
                 raise stop.interruption
@@ -267,7 +287,7 @@ class Trainer:
         passes = []
         self.module.train()
         for micro_step in range(accumulation):
-            batch = self._to_device(next(batches)) | {"step": self.step}
+            batch = self._to_device(self._next(batches)) | {"step": self.step}
             generator = step_generator(
                 self.training.seed, self.step, micro_step, self.accelerator.process_index
             )
@@ -278,7 +298,11 @@ class Trainer:
                 self.accelerator.backward(terms["loss"] / accumulation)
             passes.append(Pass({k: v.detach().float() for k, v in terms.items()}, batch.get("id", ())))
         rate = self.peak_rate * self.rate_factor(self.updates)
-        outcome = self.updater.update(passes, rate, bool(stop))
+        self._whole = False
+        outcome = self.updater.update(passes, rate, bool(stop), self._failure is not None)
+        if outcome.failed:
+            self._whole = True
+            self._end_together("could not read its next samples")
         # A skipped step advances neither the schedule nor the average.
         if not outcome.skipped:
             self.updates += 1
@@ -286,7 +310,34 @@ class Trainer:
                 self.average.update_parameters(self.bare)
         self.step += 1
         self.samples += self.samples_per_step
+        self._whole = True
         return Step(passes, outcome, rate)
+
+    def _next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """The next batch.
+
+        If it cannot be read, other processes wait for this one's gradients: an earlier batch stands in, and
+        the step does not count.
+        """
+        if self.accelerator.num_processes == 1:
+            return next(batches)
+        try:
+            self._last_batch = next(batches)
+        except EXPECTED as error:
+            if self._last_batch is None:
+                raise
+            self._failure = error
+        return self._last_batch
+
+    def _end_together(self, what: str) -> NoReturn:
+        """End the run in all processes, with the error of the one that failed.
+
+        Raises:
+            DataError: another one did.
+            MflError, OSError, RuntimeError: this one did.
+        """
+        self._ends_together = True
+        raise self._failure or DataError(f"another process {what}; its own message says more.")
 
     def _unsynchronized(self) -> contextlib.AbstractContextManager[None]:
         """Gradients stay with their processes: only those of a step's last pass are reduced."""
@@ -312,20 +363,36 @@ class Trainer:
         if trouble:
             # Whoever goes on from here has looked at them.
             self.skips.restore(())
-        saves = self.checkpointer.due(self.step) or bool(trouble) or stopped
-        if saves:
-            # First of all: a validation takes long, and may fail.
-            self._save(final=last or stopped)
-        if trouble:
-            folder = checkpoint_folder(self.output, self.step)
-            saved = f"The state is saved in {folder}" if folder.is_dir() else "The state could not be saved"
-            self._ends_together = True
-            raise DivergedError(f"step {self.step}: {trouble}. {saved}.")
+            raise self._diverged(trouble)
+        # First of all: a validation takes long, and may fail.
+        due = self.checkpointer.due(self.step) or stopped
+        saved = due and self._save(final=last or stopped)
         if self._validation_due and not stopped:
             stopped = self._validate(report, stop)
-            if stopped and not saves:
+            if stopped and not saved:
                 self._save(final=True)
         return stopped
+
+    def _diverged(self, trouble: str) -> DivergedError:
+        """Save the state and say so."""
+        self._ends_together = True
+        try:
+            self._save(final=True)
+        except CheckpointError as error:
+            return DivergedError(f"step {self.step}: {trouble}. The state could not be saved: {error}")
+        folder = checkpoint_folder(self.output, self.step)
+        return DivergedError(f"step {self.step}: {trouble}. The state is saved in {folder}.")
+
+    def _rescue(self) -> None:
+        """Save what an error would lose. What one process alone knows of cannot be saved: all take part."""
+        together = self._ends_together or self.accelerator.num_processes == 1
+        if self.step == self._settled or not self._whole or not together:
+            return
+        try:
+            self._save(final=True)
+        except EXPECTED as error:
+            # How it all began matters more.
+            log.error("step %d could not be saved: %s", self.step, error)
 
     def _count_skip(self, report: Reporter, outcome: Outcome, passes: Sequence[Pass]) -> None:
         names: list[str] = []
@@ -340,29 +407,42 @@ class Trainer:
         report.figures(self.step, values | done)
 
     def _validate(self, report: Reporter, stop: StopRequest) -> bool:
-        """Measure, in the first process. Whether some process was asked to stop, which cuts it short."""
+        """Measure, in the first process. Whether some process was asked to stop, which cuts it short.
+
+        Raises:
+            MflError, OSError, RuntimeError: what went wrong in it; in all processes.
+        """
         module = self.state.show()
         if self.main and module is not None:
-            folder = self.output / "validation" / f"step_{self.step:08d}"
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with stop.at_once():
-                    metrics = self.measure(module, folder)
-                self._validation_due = False
-                report.validation(self.step, metrics, folder)
-                self.checkpointer.note(self.step, metrics)
-            except Interrupted:
-                if stop.insists:
-                    raise
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                # A full disk is no reason to lose the training itself.
-                log.error("step %d is not validated, %s: %s", self.step, error.strerror, folder)
-                self._validation_due = False
+                self._measure_and_tell(module, report, stop)
+            except EXPECTED as error:
+                # The others wait below.
+                self._failure = error
         self.accelerator.wait_for_everyone()
+        if self._any_process(self._failure is not None):
+            self._end_together("failed in its validation")
         report.restart_clock(self.step)
         return self._any_process(bool(stop))
+
+    def _measure_and_tell(self, module: nn.Module, report: Reporter, stop: StopRequest) -> None:
+        folder = self.output / "validation" / f"step_{self.step:08d}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with stop.at_once():
+                metrics = self.measure(module, folder)
+            self._validation_due = False
+            report.validation(self.step, metrics, folder)
+            self.checkpointer.note(self.step, metrics)
+        except Interrupted:
+            if stop.insists:
+                raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # A full disk is no reason to lose the training itself.
+            log.error("step %d is not validated, %s: %s", self.step, error.strerror, folder)
+            self._validation_due = False
 
     def measure(self, module: nn.Module, folder: Path) -> Mapping[str, float | str]:
         """What the task measures on `state.show()`; its pictures lie in `folder` afterwards."""
@@ -375,8 +455,10 @@ class Trainer:
             if self.sharded:
                 module.cpu()
 
-    def _save(self, final: bool) -> None:
-        """Save this step; `final`: no later one will make up for a failure."""
+    def _save(self, final: bool) -> bool:
+        """Save this step, and say whether it is saved; `final`: no later one will make up for a failure."""
+        if final:
+            self._settled = self.step
         generators = gather_object([generator_state()])
         counters = {
             "updates": self.updates,
@@ -394,4 +476,7 @@ class Trainer:
                 self._seen.save(folder / "weights")
             captured.write(folder / "state", counters, generators)
 
-        self.checkpointer.save(self.step, write, self.state.size(), final)
+        saved = self.checkpointer.save(self.step, write, self.state.size(), final)
+        if saved:
+            self._settled = self.step
+        return saved

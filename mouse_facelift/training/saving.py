@@ -91,8 +91,8 @@ class Checkpointer:
         write: Callable[[Path], None],
         needed: int,
         final: bool = False,
-    ) -> None:
-        """Write the checkpoint of a step and delete what is no longer kept.
+    ) -> bool:
+        """Write the checkpoint of a step, delete what is no longer kept, and say whether it is written.
 
         A failure leaves the earlier checkpoints alone, is told loudly and tried again some steps later.
 
@@ -121,6 +121,7 @@ class Checkpointer:
             )
         if failed:
             log.error("training goes on; the next attempt to save is after step %d", self._retry_at)
+        return not failed
 
     def note(self, step: int, metrics: Mapping[str, float | str]) -> None:
         """Add what a validation after this very step has measured to the step's checkpoint, if there is one.
@@ -213,16 +214,25 @@ def kept_steps(
 
 
 def rank_checkpoints(checkpoints: Sequence[Checkpoint], best_metric: str | None) -> list[Checkpoint]:
-    """Those that were validated after their very step, the best first; of equal ones, the newer first."""
-    if best_metric is None:
+    """Those that were validated after their very step, the best first; of equal ones, the newer first.
+
+    Figures of other settings of the validation than the newest one's do not compare; these are left out.
+    """
+    if best_metric is None or not checkpoints:
         return []
     name, sign = best_metric.removeprefix("-"), -1 if best_metric.startswith("-") else 1
-    scored = []
+    scored, settings = [], _validation(checkpoints[-1])
     for checkpoint in checkpoints:
+        if _validation(checkpoint) != settings:
+            continue
         score = (checkpoint.manifest.get("metrics") or {}).get(name)
         if _is_number(score):
             scored.append((sign * score, checkpoint.step, checkpoint))
     return [checkpoint for _, _, checkpoint in sorted(scored, key=lambda entry: entry[:2], reverse=True)]
+
+
+def _validation(checkpoint: Checkpoint) -> Any:
+    return checkpoint.manifest.get("config", {}).get("validation")
 
 
 def _wanted(needed: int) -> int:

@@ -30,6 +30,9 @@ from .trainable import load_trained_state, share_frozen, trained_state
 MODEL, AVERAGE = "model.safetensors", "ema.safetensors"
 OPTIMIZER, GENERATORS = "optimizer.pt", "rng.pt"
 
+SETTINGS = ("betas", "eps", "weight_decay")
+"""Of the optimizer: those of now hold, which a resumed run may have changed, not those that were saved."""
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -133,7 +136,10 @@ class TrainState:
         here = self.module.state_dict()
         load_trained_state(self.module, {k: spread(v, here.get(k, v)) for k, v in model.items()})
         content = read_tensors(folder / OPTIMIZER)
+        settings = [{key: group[key] for key in SETTINGS} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(spread_optimizer(content["optimizer"], self.optimizer))
+        for group, wanted in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(wanted)
         if self.scaler is not None and content["scaler"] is not None:
             self.scaler.load_state_dict(content["scaler"])
         if self.average is not None:

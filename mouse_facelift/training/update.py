@@ -36,6 +36,7 @@ class Outcome:
         by_loss: It was skipped because of the loss and not of the gradient.
         fault: The skip tells of a fault. An fp16 overflow does not: the scale is being found.
         stop: Some process was asked to stop: all must end after the same step.
+        failed: Some process had no samples of its own: there was no update, and the step must not count.
     """
 
     loss: float
@@ -44,6 +45,7 @@ class Outcome:
     by_loss: bool = False
     fault: bool = False
     stop: bool = False
+    failed: bool = False
 
 
 class Updater:
@@ -67,20 +69,26 @@ class Updater:
         # Accelerate's own step would ask the device once more whether fp16 gradients are finite.
         self.optimizer = getattr(optimizer, "optimizer", optimizer)
 
-    def update(self, passes: Sequence[Pass], rate: float, stop: bool = False) -> Outcome:
+    def update(
+        self, passes: Sequence[Pass], rate: float, stop: bool = False, failed: bool = False
+    ) -> Outcome:
         """Update the parameters, if loss and gradient allow it, and forget the gradients.
 
         Args:
             passes: Those whose gradients, divided by their number, have been summed.
             rate: Learning rate.
             stop: This process was asked to stop.
+            failed: This process's samples are not those of the step.
         """
         scaler = self.accelerator.scaler
         if self.config.clean_gradients and scaler is None:
             clean_gradients(self.module.parameters())
         norm = whole(self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm))
         losses = torch.stack([each.terms["loss"] for each in passes])
-        loss, faults, stops, grad_norm = self._agree(losses, norm, stop)
+        loss, faults, stops, failures, grad_norm = self._agree(losses, norm, stop, failed)
+        if failures:
+            self.optimizer.zero_grad(set_to_none=True)
+            return Outcome(loss, grad_norm, stop=bool(stops), failed=True)
         skipped = "the loss is not finite" if faults else self._unfit(grad_norm)
         overflow = scaler is not None and not faults and not math.isfinite(grad_norm)
         fault = bool(skipped) and not (overflow and scaler.get_scale() >= 1)
@@ -93,11 +101,12 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         return Outcome(loss, grad_norm, skipped, bool(faults), fault, bool(stops))
 
-    def _agree(self, losses: Tensor, norm: Tensor, stop: bool) -> list[float]:
-        """Mean loss, processes with a loss that is not finite, processes asked to stop, gradient norm."""
+    def _agree(self, losses: Tensor, norm: Tensor, *flags: bool) -> list[float]:
+        """Mean loss, processes with a loss that is not finite, processes with each flag, gradient norm."""
         loss = losses.detach().float().mean()
         # A fill, and no copy: a copy from the host would wait for the device.
-        facts = torch.stack([loss, (~loss.isfinite()).float(), torch.full_like(loss, float(stop))])
+        raised = [torch.full_like(loss, float(flag)) for flag in flags]
+        facts = torch.stack([loss, (~loss.isfinite()).float(), *raised])
         if self.accelerator.num_processes > 1:
             # The one small reduction of a step. The norm needs none: gradients have been reduced.
             facts = self.accelerator.reduce(facts, "sum")

@@ -12,14 +12,14 @@ from ..config import Config
 START_VIEWS = {
     "corner": (300.0, 20.0),
     "front": (270.0, 0.0),
-    "right": (180.0, 0.0),
+    "right": (0.0, 0.0),
     "back": (90.0, 0.0),
-    "left": (0.0, 0.0),
+    "left": (180.0, 0.0),
     "top": (270.0, 90.0),
     "bottom": (270.0, -90.0),
     "rig": (300.0, 30.0),
 }
-"""Azimuth and elevation in degrees. Sides are the animal's own; rig stands behind all cameras."""
+"""Azimuth and elevation in degrees. Sides are those of the axes, right is +x; rig is behind all cameras."""
 
 
 class ViewConfig(Config):
@@ -37,7 +37,8 @@ class ViewConfig(Config):
     )
     view: Literal["corner", "front", "right", "back", "left", "top", "bottom", "rig"] | None = Field(
         None,
-        description="Where the camera starts: sides are the animal's own, rig is behind all cameras; null "
+        description="Where the camera starts: sides are those of the axes (right is +x), wherever the "
+        "animal looks; rig is behind all cameras; null "
         "takes corner where there are Gaussians, else rig.",
     )
     fps: int = Field(25, ge=1, le=120, description="Moments a second when time plays.")

@@ -14,18 +14,14 @@ from ..errors import DataError
 from ..files import write_text
 from ..geometry import Camera
 from ..pages.markup import Markup, tag
+from .config import START_VIEWS
 from .scene import Packed
 
 SCRIPTS = ("sort.js", "camera.js", "splats.js", "viewer.js")
 """In the order in which one builds on another."""
 
 NAMED_VIEWS: Mapping[str, tuple[float, float]] = {
-    "front": (270, 0),
-    "animal's right": (180, 0),
-    "back": (90, 0),
-    "animal's left": (0, 0),
-    "top": (270, 90),
-    "bottom": (270, -90),
+    name: START_VIEWS[name] for name in ("front", "right", "back", "left", "top", "bottom")
 }
 """Azimuth and elevation in degrees."""
 
@@ -42,7 +38,7 @@ class View:
     """A camera that looks at a point, Z up.
 
     Attributes:
-        azimuth_deg: Where it stands about the z axis, counter-clockwise from +x; 270 sees the animal's front.
+        azimuth_deg: Where it stands about the z axis, counter-clockwise from +x.
         elevation_deg: How high, in [-90, 90].
         distance: From the target, in the scene's unit.
         focal: Focal length in units of the picture's shorter side.

@@ -49,12 +49,14 @@ def pull(published: Published, folder: Path, accepted: bool, dry_run: bool = Fal
     with explained(published.repo_id, published.revision, str(folder), published.by_hand(folder)):
         wanted = published.choose(list_files(published.repo_id, published.revision))
     missing = _missing(wanted, folder)
-    _check_disk(sum(file.bytes for file in missing.values()), folder)
+    needed = sum(file.bytes for file in missing.values())
+    _check_disk(needed, folder)
     if dry_run:
         for name, file in wanted.items():
             state = f"would be fetched, {data_size(file.bytes)}" if name in missing else "is there"
             log.info("%s: %s", folder / name, state)
         return folder
+    log.info("%s: %d of %d files to be fetched, %s", folder, len(missing), len(wanted), data_size(needed))
     for number, (name, file) in enumerate(missing.items(), start=1):
         log.info("%d/%d %s, %s", number, len(missing), name, data_size(file.bytes))
         _fetch(published, file, folder, folder / name)

@@ -7,9 +7,16 @@ import pytest
 import torch
 
 from mouse_facelift.gaussians import Gaussians, Rendering, render, turntable
-from mouse_facelift.gaussians.turntable import NAMED_VIEWS, named_cameras, render_turntable, turntable_cameras
+from mouse_facelift.gaussians.turntable import (
+    NAMED_VIEWS,
+    named_cameras,
+    orbit_camera,
+    render_turntable,
+    turntable_cameras,
+)
 from mouse_facelift.pictures import to_uint8
 from mouse_facelift.videos import write_video
+from mouse_facelift.viewer.config import START_VIEWS
 
 
 def ball(center: tuple[float, float, float], color: float) -> Gaussians:
@@ -97,3 +104,11 @@ def test_rendered_turntable_becomes_a_video(tmp_path: Path):
     K, w2c = (torch.from_numpy(matrix).float()[None] for matrix in (camera.K, camera.w2c))
     expected = to_uint8(render(gaussians, K, w2c, 32, 32).rgb[0])
     assert np.abs(first.astype(int) - expected).mean() < 4
+
+
+def test_sides_are_named_as_in_the_viewer() -> None:
+    for name, (_, azimuth) in NAMED_VIEWS.items():
+        assert azimuth == START_VIEWS[name.removesuffix("_high")][0]
+        assert np.sign(orbit_camera(azimuth, 0.0, 8).center.round(9)[0]) == {"right": 1, "left": -1}.get(
+            name, 0
+        )

@@ -63,6 +63,13 @@ def hull_of(images: Tensor, cameras: CameraBatch) -> Tensor:
     return per_pixel(hull.unsqueeze(2))[:, 0]
 
 
+def test_autocast_does_not_round_the_hull(images: Tensor, cameras: CameraBatch) -> None:
+    plain = hull_of(images, cameras)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = hull_of(images, cameras)
+    assert torch.equal(plain.nan_to_num(-1), rounded.nan_to_num(-1))
+
+
 def test_pixel_gaussians_stay_near_the_hull(images: Tensor, cameras: CameraBatch) -> None:
     depth, hull = distance_along_rays(wild_model(TINY), images, cameras), hull_of(images, cameras)
     offset = (depth - hull)[hull.isfinite()]

@@ -108,6 +108,18 @@ def test_weights_copied_without_their_constants_are_refused(model: GSLRM, tmp_pa
     assert load_gslrm(tmp_path, config=model.config).config == model.config
 
 
+def test_other_constants_than_the_published_ones_are_told(
+    model: GSLRM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = GSLRMConfig(patch_size=4, width=64, head_width=16, layers=2, free_gaussians=3)
+    save_published(model, tmp_path / "ckpt_0000000000000003.pt")
+    for changes, told in (({"tokens": "foreground"}, False), ({"depth_anchor": "hull"}, True)):
+        caplog.clear()
+        load_gslrm(tmp_path, config=plain.model_copy(update=changes))
+        assert ("depth_anchor hull (published: origin)" in caplog.text) == told
+        assert bool(caplog.records) == told or "newest" in caplog.text
+
+
 def test_size_of_the_trainings_pictures_goes_with_the_weights(model: GSLRM, tmp_path: Path) -> None:
     save_gslrm(model, tmp_path / "trained", image_size=64)
     loaded = load_gslrm(tmp_path / "trained")

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from mouse_facelift.errors import ConfigError, DataError
 from mouse_facelift.geometry.rays import select_views
+from mouse_facelift.mvdiffusion import latents
 from mouse_facelift.mvdiffusion.config import AugmentConfig, TrainMVDiffConfig
 from mouse_facelift.mvdiffusion.encoding import Encoded, encode_batch, encoders_on, from_cache
 from mouse_facelift.mvdiffusion.factory import random_pipeline
@@ -51,6 +52,10 @@ class Process:
     @property
     def is_main_process(self) -> bool:
         return self.process_index == 0
+
+    @property
+    def local_process_index(self) -> int:
+        return self.process_index if latents.local_processes() > 1 else 0
 
     def wait_for_everyone(self) -> None:
         pass
@@ -220,11 +225,20 @@ def test_two_processes_share_the_work(
         write(file, tensors)
 
     monkeypatch.setattr(LatentFile, "write", watched)
+    monkeypatch.setattr(latents, "local_processes", lambda: 2)
     for rank in (1, 0):
         files = make().build(Process(rank, 2))
     assert sorted(rank for rank, _ in encoded) == [0, 0, 1, 1]
     assert len({path for _, path in encoded}) == 4
     assert all(file.path.is_file() for file in files.files)
+
+
+def test_machines_without_a_common_disk_make_all_themselves(
+    make: Callable[..., LatentCache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "local_processes", lambda: 1)
+    files = make().build(Process(1, 2))
+    assert len(files.files) == 4 and all(file.path.is_file() for file in files.files)
 
 
 def test_a_full_disk_is_an_error_before_anything_is_encoded(
@@ -396,11 +410,11 @@ def test_loss_is_the_same_with_and_without_the_cache(
 def test_run_with_cached_latents_trains_the_same_weights(data: SampleDataset, tmp_path: Path) -> None:
     training = {"steps": 2, "batch_size": 2, "precision": "fp32", "workers": 0}
     weights = []
-    for latents in (False, True):
+    for cached in (False, True):
         config = config_of(
             tmp_path / "data" / "data.txt",
-            tmp_path / f"run_{latents}",
-            cache={"latents": latents},
+            tmp_path / f"run_{cached}",
+            cache={"latents": cached},
             training=training,
             validation={"samples": 1, "sampling": {"solver": "ddim", "steps": 2}},
             optimizer={"lr": 1e-3, "warmup_steps": 0, "eps": 1e-3},

@@ -60,6 +60,23 @@ def test_of_equally_good_checkpoints_the_newer_ranks_first() -> None:
     assert rank_checkpoints(checkpoints, "note") == []
 
 
+def test_best_are_sought_among_those_that_were_measured_as_the_newest_was() -> None:
+    def measured(step: int, score: float, samples: int) -> Checkpoint:
+        settings = {"validation": {"samples": samples}}
+        return Checkpoint(Path(), step, {"metrics": {"psnr": score}, "config": settings})
+
+    easy = [measured(10, 30.0, samples=4), measured(20, 29.0, samples=4)]
+    hard = [measured(30, 21.0, samples=24), measured(40, 22.0, samples=24)]
+    assert [item.step for item in rank_checkpoints(easy, "psnr")] == [10, 20]
+    assert [item.step for item in rank_checkpoints(easy + hard, "psnr")] == [40, 30]
+    assert kept_steps(
+        [*easy, *hard, measured(50, 20.0, 24)], config(keep_checkpoints=1, keep_best=1), "psnr"
+    ) == {
+        40,
+        50,
+    }
+
+
 class Writer:
     """Saves a tiny but complete state through the real writers."""
 

@@ -98,6 +98,33 @@ def test_full_disk_costs_a_line_and_not_the_run(tmp_path: Path, caplog: pytest.L
     assert "step 7 is missing in /dev/full: No space left on device" in caplog.text
 
 
+def test_log_that_cannot_be_closed_hides_no_other_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), run_log(tmp_path) as record:
+        record._file = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
+        record.write(7, {"loss": 1.0})
+        raise ZeroDivisionError
+    with run_log(tmp_path) as record:
+        record._file = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
+        record.write(7, {"loss": 1.0})
+
+
+@pytest.mark.parametrize("place", ["_tensorboard", "_wandb"])
+def test_service_that_fails_costs_its_figures_and_not_the_run(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dead:
+        def __getattr__(self, name: str) -> None:
+            raise OSError(28, "No space left on device")
+
+    with run_log(tmp_path) as record:
+        setattr(record, place, Dead())
+        record.write(1, {"loss": 1.0})
+        record.write(2, {"loss": 0.5})
+    assert [line["loss"] for line in read_log(tmp_path)] == [1.0, 0.5]
+    told = [text for text in caplog.messages if "takes no more figures" in text]
+    assert told == [f"{place[1:]} takes no more figures: [Errno 28] No space left on device"]
+
+
 def test_missing_tensorboard_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -42,8 +43,11 @@ def test_pulled_weights_are_what_infer_takes(fake_hub, folder: Path, tmp_path: P
     assert list((tmp_path / "out").rglob("gaussians.ply"))
 
 
-def test_only_what_is_read_is_fetched_and_nothing_is_left_over(fake_hub, folder: Path) -> None:
+def test_only_what_is_read_is_fetched_and_nothing_is_left_over(fake_hub, folder: Path, caplog) -> None:
+    caplog.set_level("INFO")
     pull(FACELIFT, folder, accepted=True)
+    count = len(fake_hub.downloaded)
+    assert re.search(rf"{count} of {count} files to be fetched, [\d.]+ [kMG]?B", caplog.text)
     assert "README.md" not in fake_hub.downloaded
     assert not [name for name in fake_hub.downloaded if "ckpt_0000000000000100" in name]
     assert {path.name for path in folder.iterdir()} == {"gslrm", "mvdiffusion", RECORD}
