@@ -39,7 +39,7 @@ def picture(demo: Path, sample: str) -> Image.Image:
     rows = [shown, rendered, sides, halves(e2e / "comparison.png")[1]]
     width = shown.shape[1]
     images = [Image.fromarray(row) for row in rows]
-    images = [image.resize((width, image.height * width // image.width), Image.LANCZOS) for image in images]
+    images = [image.resize((width, image.height * width // image.width), Image.Resampling.LANCZOS) for image in images]
     whole = Image.new("RGB", (width, sum(image.height for image in images)), "white")
     top = 0
     for image in images:
