@@ -240,7 +240,7 @@ def export(plan: Plan) -> None:
     with atomic_folder(plan.destination) as temporary:
         pipeline = MVDiffusionPipeline.load(newest["mvdiff"].folder, torch.device("cpu"))
         write_weights(temporary, load_gslrm(newest["gslrm"].folder), pipeline, plan.herd)
-        write_json(temporary / FIGURES, figures)
+        write_json(temporary / FIGURES, {"herd": asdict(plan.herd), **figures})
         write_text(temporary / CARD, card(plan.herd, figures))
     size = sum(file.stat().st_size for file in plan.destination.rglob("*") if file.is_file()) / 1e6
     print(f"{plan.destination}: {size:.1f} MB")

@@ -1,11 +1,13 @@
 """The weights in checkpoints/demo, where they are: small, plain, and honest about what they have seen."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from mouse_facelift.demo.herd import training_data
+from mouse_facelift.demo.herd import Herd, training_data
 from mouse_facelift.demo.shipped import DemoWeights, find_configs, find_demo_weights
 from mouse_facelift.errors import CheckpointError
 from mouse_facelift.samples.training_data import TrainingData
@@ -31,7 +33,9 @@ def test_shipped_weights_are_small_and_hold_no_code(shipped: DemoWeights) -> Non
 def test_shipped_weights_tell_that_they_have_seen_the_herd(
     shipped: DemoWeights, train_demo: ModuleType
 ) -> None:
-    expected = training_data(train_demo.HERD)
+    herd = Herd(**json.loads((shipped.folder / train_demo.FIGURES).read_text())["herd"])
+    assert replace(train_demo.HERD, mice=herd.mice) == herd
+    expected = training_data(herd)
     assert TrainingData.load(shipped.gslrm) == TrainingData.load(shipped.mvdiffusion) == expected
 
 
