@@ -38,14 +38,18 @@ def picture(demo: Path, sample: str) -> Image.Image:
     sides = np.concatenate([pixels(direct / f"novel_{name}.png") for name in NAMED_VIEWS], axis=1)
     rows = [shown, rendered, sides, halves(e2e / "comparison.png")[1]]
     width = shown.shape[1]
-    images = [Image.fromarray(row) for row in rows]
-    images = [image.resize((width, image.height * width // image.width), Image.Resampling.LANCZOS) for image in images]
+    images = [fitted(Image.fromarray(row), width) for row in rows]
     whole = Image.new("RGB", (width, sum(image.height for image in images)), "white")
     top = 0
     for image in images:
         whole.paste(image, (0, top))
         top += image.height
     return whole
+
+
+def fitted(image: Image.Image, width: int) -> Image.Image:
+    """The same picture, so wide."""
+    return image.resize((width, image.height * width // image.width), Image.Resampling.LANCZOS)
 
 
 def halves(path: Path) -> tuple[np.ndarray, np.ndarray]:
