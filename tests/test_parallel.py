@@ -140,7 +140,7 @@ def test_interruption_finishes_what_has_begun_and_nothing_else() -> None:
             # As Ctrl-C does, once the main thread waits with a third item in its hands.
             time.sleep(0.1)
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            threading.Timer(0.1, go.set).start()
+            threading.Timer(1.0, go.set).start()
         assert go.wait(10)
         finished.append(number)
 

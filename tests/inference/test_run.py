@@ -14,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from mouse_facelift import parallel
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError, DependencyError
 from mouse_facelift.gaussians import Gaussians
 from mouse_facelift.gaussians.turntable import NAMED_VIEWS
 from mouse_facelift.gslrm import load_gslrm, save_gslrm
-from mouse_facelift.inference import drawing, pipeline
+from mouse_facelift.inference import drawing
 from mouse_facelift.inference import run as run_module
 from mouse_facelift.inference.config import InferConfig
 from mouse_facelift.inference.direct import Direct
@@ -290,7 +291,7 @@ def test_turntable_too_large_for_the_memory_is_drawn_frame_by_frame_by_the_main_
 ) -> None:
     settings = (f"input={balls}", "turntable.frames=150")
     held = hashes(run(config(*settings, f"output={tmp_path / 'held'}")))
-    for module in (drawing, pipeline):
+    for module in (drawing, parallel):
         monkeypatch.setattr(module, "MAX_BYTES", 100_000)
     write_results, seen = run_module.write_results, []
 
