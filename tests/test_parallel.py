@@ -131,6 +131,15 @@ def test_of_two_errors_the_earlier_item_s_is_told() -> None:
     assert results == [0]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, even where this process began as a background job that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interruption_finishes_what_has_begun_and_nothing_else() -> None:
     begun, finished, together, go = [], [], threading.Barrier(2, timeout=10), threading.Event()
 
