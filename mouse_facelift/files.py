@@ -105,15 +105,20 @@ def flush_tree(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
-    """Delete what killed writers left half-written in a folder; nobody else may be writing there now.
+    """Delete what killed writers left half-written in a folder, and put back what they had set aside.
+
+    Nobody else may be writing there now.
 
     Args:
         folder: Where the files or folders would have appeared; may be absent.
         names: Regular expression of their final names, without suffix.
     """
     half_written = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}(\.\w+)?")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if half_written.fullmatch(path.name):
+    set_aside = re.compile(rf"\.({names})\.old\.[a-z0-9_]{{8}}")
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        if set_aside.fullmatch(path.name):
+            _put_back(path)
+        elif half_written.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -141,14 +146,27 @@ def _move_into_place(temporary: Path, path: Path) -> None:
         path.replace(old)
         try:
             temporary.replace(path)
-        except OSError:
-            old.replace(path)
+        except BaseException:
+            # An interruption, too; it may have come just after the new one took its place.
+            if not path.exists():
+                old.replace(path)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        finally:
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
     finally:
         # Not empty where the old folder could not be put back: then it stays there.
         with suppress(OSError):
             aside.rmdir()
+
+
+def _put_back(aside: Path) -> None:
+    """Return what `_move_into_place` set aside to its place, or delete it where the new one is there."""
+    for old in list(aside.iterdir()):
+        place = aside.parent / old.name
+        if not place.exists():
+            old.replace(place)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

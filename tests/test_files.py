@@ -106,6 +106,43 @@ def test_everything_is_on_disk_before_the_folder_gets_its_name(
     assert order == [tmp_path.name, "file", "inner", name, "rename to a", "new"]
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_interruption_between_the_renames_leaves_one_of_the_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    folder = tmp_path / "a"
+    with atomic_folder(folder) as temporary:
+        (temporary / "x").write_text("old")
+    replace = os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        new = Path(target) == folder and (Path(source) / "x").read_text() == "new"
+        if when == "after" or not new:
+            replace(source, target)
+        if new:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as temporary:
+        (temporary / "x").write_text("new")
+    assert (folder / "x").read_text() == {"before": "old", "after": "new"}[when]
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_a_killed_writer_set_aside_is_put_back(tmp_path: Path) -> None:
+    for name, killed_after in (("a", "the first rename"), ("b", "the second")):
+        aside = tmp_path / f".{name}.old.abcd1234" / name
+        aside.mkdir(parents=True)
+        (aside / "x").write_text("old")
+        if killed_after == "the second":
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "x").write_text("new")
+    (tmp_path / ".c.old.abcd1234").mkdir()
+    remove_leftovers(tmp_path, "a|b|c")
+    assert names(tmp_path) == ["a", "b"]
+    assert [(tmp_path / name / "x").read_text() for name in "ab"] == ["old", "new"]
+
+
 def test_old_folder_is_put_back_where_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

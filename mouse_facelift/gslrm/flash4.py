@@ -1,8 +1,7 @@
 """FlashAttention-4's kernels for long sequences, where the optional package is installed.
 
 On an H200, at the 24,578 tokens of six views of 512 pixels, they take less time than cuDNN's, most of all
-with gradients (docs/benchmarks.md). They need no padding (`attention.py`): only the last tile is partly
-empty.
+with gradients (docs/benchmarks.md).
 """
 
 import functools
@@ -11,6 +10,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from ..attention_kernels import is_hopper
 
 MIN_TOKENS = 8192
 """Shorter sequences do not make up for the slower launch; they are replayed as graphs (`graphs.py`)."""
@@ -38,7 +39,7 @@ def attend(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @functools.cache
 def _kernel(device: int) -> Kernel | None:
     """It wants Hopper or later; None too where the package is absent."""
-    if torch.cuda.get_device_capability(device) < (9, 0):
+    if not is_hopper(device):
         return None
     try:
         # Opaque to torch.compile, which would trace into its own compiler.

@@ -13,7 +13,7 @@ MAX_GRAPHS = 8
 """Numbers of tokens that are kept; each holds its buffers."""
 WARM_UP = 3
 
-Blocks = Callable[[Tensor, int], Tensor]
+Blocks = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class GraphedBlocks:
             and not torch.cuda.is_current_stream_capturing()
         )
 
-    def __call__(self, blocks: Blocks, x: Tensor, padding: int) -> Tensor:
-        """The same as `blocks(x, padding)`; the result is the caller's own. [B, L, C] -> [B, L, C]"""
+    def __call__(self, blocks: Blocks, x: Tensor) -> Tensor:
+        """The same as `blocks(x)`; the result is the caller's own. [B, L, C] -> [B, L, C]"""
         precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-        key = tuple(x.shape), x.dtype, x.device, precision, padding
+        key = tuple(x.shape), x.dtype, x.device, precision
         if key not in self._graphs:
-            self._graphs[key] = _record(blocks, x, padding)
+            self._graphs[key] = _record(blocks, x)
             if len(self._graphs) > MAX_GRAPHS:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
@@ -53,25 +53,25 @@ class GraphedBlocks:
         return recorded.after.clone()
 
 
-def _record(blocks: Blocks, x: Tensor, padding: int) -> _Graph:
+def _record(blocks: Blocks, x: Tensor) -> _Graph:
     """Record with autocast's cache off: its copies of the weights go with the caller's autocast block."""
     caches = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
-        return _capture(blocks, x, padding)
+        return _capture(blocks, x)
     finally:
         torch.set_autocast_cache_enabled(caches)
 
 
-def _capture(blocks: Blocks, x: Tensor, padding: int) -> _Graph:
+def _capture(blocks: Blocks, x: Tensor) -> _Graph:
     before = x.clone()
     side = torch.cuda.Stream(x.device)
     side.wait_stream(torch.cuda.current_stream(x.device))
     with torch.cuda.stream(side):
         for _ in range(WARM_UP):
-            blocks(before, padding)
+            blocks(before)
     torch.cuda.current_stream(x.device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        after = blocks(before, padding)
+        after = blocks(before)
     return _Graph(graph, before, after)

@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..gaussians.gaussians import Gaussians
 from ..geometry.hull_depth import first_hull_depth
 from ..geometry.rays import CameraBatch, pixel_rays
-from .attention import attention, padding_for
+from .attention import attention
 from .config import GSLRMConfig
 from .graphs import GraphedBlocks
 from .tokens import Patchify, foreground_patches, patchify, posed_images
@@ -136,11 +136,9 @@ class GSLRM(nn.Module):
         free = self.gaussian_position_embeddings.expand(len(conditioned), -1, -1)
         # Concatenating with a float32 tensor keeps the residual stream in float32 under autocast.
         x = self.input_layer_norm(torch.cat([free, embed(patches)], dim=1))
-        length, padding = x.shape[1], padding_for(x, self.config.head_width)
-        x = F.pad(x, (0, 0, 0, padding))
         if self.graphs is not None and self.graphs.suits(x):
-            return self.graphs(self._blocks, x, padding)[:, :length]
-        return self._blocks(x, padding)[:, :length]
+            return self.graphs(self._blocks, x)
+        return self._blocks(x)
 
     def hold_weights(self, dtype: torch.dtype) -> None:
         """Keep the blocks' matrices as autocast would convert them at every call; for inference only."""
@@ -153,11 +151,11 @@ class GSLRM(nn.Module):
         for block in self.transformer_layers:
             block.compile(dynamic=False)
 
-    def _blocks(self, x: Tensor, padding: int) -> Tensor:
-        """All blocks; the last `padding` tokens are zeros and stay so. [B, L, width] -> [B, L, width]"""
+    def _blocks(self, x: Tensor) -> Tensor:
+        """[B, L, width] -> [B, L, width]"""
         recompute = self.training and torch.is_grad_enabled() and self._recomputes(x)
         for block in self.transformer_layers:
-            x = checkpoint(block, x, padding, use_reentrant=False) if recompute else block(x, padding)
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x
 
     def _recomputes(self, x: Tensor) -> bool:
@@ -238,9 +236,9 @@ class Block(nn.Module):
         self.attn = Attention(width, head_width)
         self.mlp = FeedForward(width)
 
-    def forward(self, x: Tensor, padding: int = 0) -> Tensor:
-        """[B, L, width] -> [B, L, width]; the last `padding` tokens take no part, see `attention`."""
-        x = x + self.attn(self.norm1(x), padding)
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, width] -> [B, L, width]."""
+        x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
@@ -253,10 +251,10 @@ class Attention(nn.Module):
         self.to_qkv = _linear(width, 3 * width)
         self.fc = _linear(width, width)
 
-    def forward(self, x: Tensor, padding: int = 0) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B, L, width] -> [B, L, width]."""
         q, k, v = self.to_qkv(x).unflatten(-1, (3, -1, self.head_width)).permute(2, 0, 3, 1, 4)
-        return self.fc(attention(q, k, v, padding).transpose(1, 2).flatten(2))
+        return self.fc(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):

@@ -1,24 +1,11 @@
 """Attention across the views of one object, as a processor for diffusers' stock `Attention`; no weights."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 AttentionMode = Literal["sparse", "dense", "none"]
-
-KERNELS = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
-"""In the order of preference on Hopper and later."""
-
 
 class MultiViewAttnProcessor:
     """Self-attention whose keys and values also come from other views (facelift_spec.md 6.2).
@@ -99,21 +86,6 @@ def _sparse(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     both = (torch.cat([x[:, :1].expand_as(x[:, 1:]), x[:, 1:]], dim=2).flatten(0, 1) for x in (key, value))
     others = _attention(query[:, 1:].flatten(0, 1), *both)
     return torch.cat([first[:, None], others.unflatten(0, (len(query), -1))], dim=1)
-
-
-@contextmanager
-def preferred_attention(device: torch.device) -> Iterator[None]:
-    """Let `scaled_dot_product_attention` try cuDNN's kernels first where these are the fastest."""
-    if not _is_hopper(device):
-        yield
-        return
-    with sdpa_kernel(KERNELS, set_priority=True):
-        yield
-
-
-def _is_hopper(device: torch.device) -> bool:
-    """Or later."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def install_attention(unet: nn.Module, num_views: int, mode: AttentionMode) -> None:

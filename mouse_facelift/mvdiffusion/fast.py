@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from .attention import preferred_attention
+from ..attention_kernels import preferred_attention
 from .conditioning import Condition
 from .denoiser import Denoiser
 from .unet import MultiViewUNet

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..provenance import Run, check_output
 from .config import PreprocessConfig
 from .facts import inspect
@@ -42,13 +42,16 @@ def run(config: PreprocessConfig, dry_run: bool = False, shard: Shard = SINGLE) 
         The output folder.
 
     Raises:
-        ConfigError: the selection is empty, or the output folder holds samples made with other settings.
+        ConfigError: the selection is empty, or the output folder holds samples made with other settings, or
+            is of another command.
         DataError: the recording is damaged, no frame is usable, or a figure is beyond a limit that stops.
         CalibrationError: the calibration is malformed or contradicts the masks.
     """
     record = Run("preprocess", config)
     workspace = Workspace(config.output)
     check_output(config.output)
+    if config.output.resolve() == config.input.recording.resolve():
+        raise ConfigError(f"output={config.output} is the recording itself. Set another output.")
     opened = open_input(config, record)
     recording, identity = opened.recording, opened.identity
     workspace.check(identity, config.overwrite)

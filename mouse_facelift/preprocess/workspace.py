@@ -18,17 +18,19 @@ from typing import Any
 from .. import __version__
 from ..config import dump_config
 from ..errors import ConfigError, DataError
-from ..files import write_json
-from ..samples.format import read_sample
+from ..files import remove_leftovers, write_json
+from ..provenance import check_maker
+from ..samples.format import CAMERAS_FILE, read_sample
 from .config import PreprocessConfig
 
 MANIFEST = "manifest.json"
 WORK, IDENTITY, OWNED = ".work", "identity.json", "owned.json"
 LOCK = ".lock"
 RESULTS = ("data_train.txt", "data_val.txt", "quality.csv", "quality.html", MANIFEST, "run.json")
-HALF_WRITTEN = re.compile(r"\.(sample_\d{6}(\.old)?|data_train|data_val|quality|manifest|run)\.\w{8}(\.\w+)?")
-"""Names under which `files` writes before it renames: what a killed process leaves behind."""
+WRITTEN = r"sample_\d{6}|data_train|data_val|quality|manifest|run"
+"""Names of what a killed process may leave half-written."""
 SHOWN_DIFFERENCES = 6
+SOMETHING = "samples, lists or quality figures of unknown origin"
 PNG_HEAD, PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 
 Identity = Mapping[str, Any]
@@ -65,17 +67,26 @@ class Workspace:
         return _read(self.output / MANIFEST)
 
     def check(self, identity: Identity, overwrite: bool) -> None:
-        """Refuse to mix: samples of another run are replaced only where that was asked for.
+        """Refuse to mix: samples of another run are replaced only where that was asked for, nothing else ever.
 
         Raises:
-            ConfigError: the folder holds samples of other inputs or settings, and `overwrite` is off.
+            ConfigError: the folder is of another command, or holds samples of other inputs or settings, or
+                of unknown origin, and `overwrite` is off.
         """
+        check_maker(self.output, "preprocess")
+        self._check_work()
         manifest = self.manifest()
         owner = manifest.get("identity", {}) if manifest else self._owner()
-        if owner not in (None, identity) and not overwrite:
+        if owner in (None, identity):
+            return
+        for folder in self.folders():
+            if not (folder / CAMERAS_FILE).is_file() and any(folder.iterdir()):
+                raise ConfigError(f"{folder}: is in the way, and is no sample. Set another output.")
+        if not overwrite:
+            what = "samples made of other inputs or with other settings" if owner else SOMETHING
             raise ConfigError(
-                f"{self.output}: holds samples made of other inputs or with other settings"
-                f"{_differences(owner, identity)}. Set another output, or give --overwrite to replace them."
+                f"{self.output}: holds {what}{_differences(owner, identity)}. Set another output, or give "
+                "--overwrite to replace them."
             )
 
     def is_complete(self, identity: Identity) -> bool:
@@ -136,9 +147,7 @@ class Workspace:
         """Remove `.work/`, what is half-written, and the folder itself where nothing else is in it."""
         with self._alone():
             shutil.rmtree(self.work, ignore_errors=True)
-            for path in self.output.iterdir():
-                if HALF_WRITTEN.fullmatch(path.name):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove_leftovers(self.output, WRITTEN)
             (self.output / LOCK).unlink()
             with suppress(OSError):  # Something else is in it.
                 self.output.rmdir()
@@ -179,8 +188,19 @@ class Workspace:
 
     def _owner(self) -> Identity | None:
         """Whose unfinished samples are here: {} where that is not known, None where there are none."""
-        owned = (self.work / OWNED).exists()
-        return _read(self.work / IDENTITY) if owned else {} if self.folders() else None
+        if (self.work / OWNED).exists():
+            return _read(self.work / IDENTITY)
+        return {} if self.folders() or any((self.output / name).exists() for name in RESULTS) else None
+
+    def _check_work(self) -> None:
+        """Other commands keep what is unfinished under the same name."""
+        if self.work.is_dir() and not (self.work / IDENTITY).is_file():
+            found = sorted(path.name for path in self.work.iterdir() if not path.name.startswith("."))
+            if found:
+                raise ConfigError(
+                    f"{self.work}: holds {found[0]}, the unfinished work of another command, which would be "
+                    "lost. Set another output."
+                )
 
 
 @contextmanager

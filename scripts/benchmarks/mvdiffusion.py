@@ -35,7 +35,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mouse_facelift.mvdiffusion.attention import preferred_attention
+from mouse_facelift.attention_kernels import preferred_attention
 from mouse_facelift.mvdiffusion.conditioning import Condition
 from mouse_facelift.mvdiffusion.config import MVDiffOptimizerConfig, SamplingConfig
 from mouse_facelift.mvdiffusion.denoiser import Denoiser

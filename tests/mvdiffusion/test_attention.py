@@ -6,11 +6,8 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from mouse_facelift.mvdiffusion.attention import (
-    AttentionMode,
-    MultiViewAttnProcessor,
-    preferred_attention,
-)
+from mouse_facelift.attention_kernels import preferred_attention
+from mouse_facelift.mvdiffusion.attention import AttentionMode, MultiViewAttnProcessor
 
 
 def attend(tokens: torch.Tensor, views: int, mode: AttentionMode) -> torch.Tensor:

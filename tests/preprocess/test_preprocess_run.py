@@ -157,6 +157,13 @@ def test_foreign_samples_are_not_overwritten_by_accident(recording_folder, tmp_p
         run(config(recording_folder, tmp_path / "out"))
 
 
+def test_recording_is_no_output(recording_folder):
+    before = contents(recording_folder)
+    with pytest.raises(ConfigError, match="is the recording itself"):
+        run(config(recording_folder, recording_folder))
+    assert contents(recording_folder) == before
+
+
 def test_output_that_cannot_be_written_is_refused_before_the_videos_are_read(
     recording_folder, tmp_path, monkeypatch
 ):

@@ -63,6 +63,33 @@ def test_samples_of_unknown_origin_are_refused(workspace):
         workspace.check(MINE, overwrite=False)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("run.json", '{"command": "train-gslrm"}', "belongs to `mfl train-gslrm`"),
+        ("run.json", '{"mine": 1}', "not a run.json of mfl"),
+        (".work/direct/scores.csv", "", "unfinished work of another command"),
+        ("sample_000000/gaussians.ply", "", "is in the way, and is no sample"),
+    ],
+)
+def test_what_another_command_wrote_is_never_replaced(workspace, file, content, message, overwrite):
+    path = workspace.output / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        workspace.check(MINE, overwrite)
+    assert path.read_text() == content
+
+
+def test_lists_of_unknown_origin_are_replaced_only_if_asked_for(workspace):
+    workspace.output.mkdir()
+    (workspace.output / "data_train.txt").write_text("mine\n")
+    with pytest.raises(ConfigError, match=r"of unknown origin.*--overwrite"):
+        workspace.check(MINE, overwrite=False)
+    workspace.check(MINE, overwrite=True)
+
+
 def test_started_run_without_samples_is_in_nobodys_way(workspace):
     workspace.begin(OTHER)
     workspace.check(MINE, overwrite=False)
