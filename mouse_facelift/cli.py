@@ -321,10 +321,15 @@ tools.register(app)
 
 
 def _run(subcommand: Subcommand, path: Path | None, overrides: Sequence[str], dry_run: bool) -> None:
-    from .config import load_config
+    _load(subcommand.entry)(_configured(subcommand, path, overrides), dry_run=dry_run)
 
-    config = load_config(_load(subcommand.config), path, overrides)
-    _load(subcommand.entry)(config, dry_run=dry_run)
+
+def _configured(subcommand: Subcommand, path: Path | None, overrides: Sequence[str]) -> Any:
+    """What the user asked for."""
+    from .config import check_overrides, load_config
+
+    check_overrides(overrides)
+    return load_config(_load(subcommand.config), path, overrides)
 
 
 def _launch(
@@ -336,11 +341,10 @@ def _launch(
     settings: Sequence[str],
 ) -> None:
     """The same command in as many processes; their outcome is this one's."""
-    from .config import load_config
     from .training.launch import launch
 
     # What is wrong with the request is told before anything starts.
-    load_config(_load(subcommand.config), path, settings)
+    _configured(subcommand, path, settings)
     config = ["--config", str(path)] if path is not None else []
     code, message = launch(gpus, [name, *config, *flags, *settings])
     if message:
@@ -351,27 +355,21 @@ def _launch(
 def _run_preprocess(
     subcommand: Subcommand, path: Path | None, settings: Sequence[str], shard: str | None, dry_run: bool
 ) -> None:
-    from .config import load_config
-
-    model = _load(subcommand.config)
     if "merge" in settings:
         if shard or dry_run:
             raise ConfigError("`mfl preprocess merge` takes neither --shard nor --dry-run: leave them out.")
         # Merging reads everything but the output's place from there.
         rest = [setting for setting in settings if setting != "merge"]
-        _load("preprocess.run:merge")(load_config(model, path, ["input.recording=.", *rest]))
+        _load("preprocess.run:merge")(_configured(subcommand, path, ["input.recording=.", *rest]))
         return
     share = {"shard": _load("preprocess.shard:Shard").parse(shard)} if shard else {}
-    _load(subcommand.entry)(load_config(model, path, settings), dry_run=dry_run, **share)
+    _load(subcommand.entry)(_configured(subcommand, path, settings), dry_run=dry_run, **share)
 
 
 def _run_demo(
     subcommand: Subcommand, path: Path | None, overrides: Sequence[str], show: bool, dry_run: bool
 ) -> None:
-    from .config import load_config
-
-    config = load_config(_load(subcommand.config), path, overrides)
-    output = _load(subcommand.entry)(config, dry_run=dry_run)
+    output = _load(subcommand.entry)(_configured(subcommand, path, overrides), dry_run=dry_run)
     if show and not dry_run:
         _load("demo.run:open_report")(output)
 
@@ -381,10 +379,9 @@ def _run_doctor(
 ) -> None:
     from rich.console import Console
 
-    from .config import load_config
     from .doctor import run
 
-    findings = run.run(load_config(_load(subcommand.config), path, run.settings(arguments)), dry_run=dry_run)
+    findings = run.run(_configured(subcommand, path, run.settings(arguments)), dry_run=dry_run)
     if as_json:
         typer.echo(run.as_json(findings))
     else:

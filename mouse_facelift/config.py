@@ -86,14 +86,25 @@ def load_config(model: type[AnyConfig], path: Path | None, overrides: Sequence[s
         ConfigError: the file is missing or malformed, or a key or value is wrong.
     """
     values = _read_yaml(path) if path is not None else {}
-    paths = {field.key for field in describe(model) if field.type in ("Path", "Path | null")}
-    for override in overrides:
-        _apply_override(values, override, paths)
+    texts = {field.key for field in describe(model) if field.type.removesuffix(" | null") in ("Path", "str")}
+    given = {_apply_override(values, override, texts) for override in overrides}
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        where = str(path) if path is not None else "command line"
-        raise ConfigError(_explain(model, error, where)) from None
+        raise ConfigError(_explain(model, error, path, given)) from None
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse two values for one key, of which `load_config` takes the last.
+
+    Raises:
+        ConfigError: there are.
+    """
+    given: dict[str, str] = {}
+    for override in overrides:
+        before = given.setdefault(override.partition("=")[0], override)
+        if before != override:
+            raise ConfigError(f"command line: '{before}' and '{override}' contradict. Give one of them.")
 
 
 def dump_config(config: Config) -> dict[str, Any]:
@@ -126,7 +137,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such configuration file. Give --config an existing YAML file.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
@@ -138,15 +149,39 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str, paths: Collection[str]) -> None:
+class _TwiceError(yaml.YAMLError):
+    """A key stands twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML allows no key twice; PyYAML takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[Any, yaml.Node] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, key) is not key:
+                lines = (first[key.value].start_mark.line + 1, key.start_mark.line + 1)
+                raise _TwiceError(f"'{key.value}' stands in line {lines[0]} and again in line {lines[1]}")
+        return super().construct_mapping(node, deep)
+
+
+def _load_yaml(text: str) -> Any:
+    """Plain values only: `_Loader` is a SafeLoader."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def _apply_override(values: dict[str, Any], override: str, texts: Collection[str]) -> str:
+    """Set one value; returns its key."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"override '{override}' is not of the form key.sub=value.")
     try:
-        value = yaml.safe_load(text)
+        value = _load_yaml(text)
+    except _TwiceError as error:
+        raise ConfigError(f"override '{override}': {error}.") from None
     except yaml.YAMLError:
         value = text
-    if key in paths and value is not None:
+    if key in texts and value is not None:
         # A folder may be called 2026 or 2026-11-22, which YAML takes for a number and a date.
         value = text
     *parents, last = key.split(".")
@@ -160,18 +195,28 @@ def _apply_override(values: dict[str, Any], override: str, paths: Collection[str
             raise ConfigError(f"override '{override}': '{parent}' is a single value, not a section.")
         node = child
     node[last] = value
+    return key
 
 
-def _explain(model: type[Config], error: ValidationError, where: str) -> str:
+def _explain(
+    model: type[Config], error: ValidationError, path: Path | None, overrides: Collection[str]
+) -> str:
+    """What is wrong, a line each; `overrides` are the keys that the command line gave."""
     known = [field.key for field in describe(model)]
+    sections = {key.rpartition(".")[0] for key in known} - {""}
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
+        told = any(
+            f"{given}.".startswith(f"{key}.") or f"{key}.".startswith(f"{given}.") for given in overrides
+        )
+        missing = item["type"] == "missing"
+        where = "command line" if path is None or (told and not missing) else str(path)
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            near = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.4)
             hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
             lines.append(f"{where}: unknown key '{key}'{hint}")
-        elif item["type"] == "missing":
+        elif missing:
             # A missing section is told by the keys in it that must be given.
             inside = [
                 f.key for f in describe(model) if f.default == "required" and f.key.startswith(f"{key}.")

@@ -7,20 +7,21 @@ def duration(seconds: float) -> str:
     """Such as `3 d 4 h`, `2 h 5 min`, `40 s`, `0.32 s`."""
     if seconds < 10:
         return f"{seconds:.2g} s"
+    seconds = round(seconds)
     for number, (unit, size) in enumerate(UNITS_S):
         if seconds >= size:
-            whole, rest = divmod(round(seconds), size)
+            whole, rest = divmod(seconds, size)
             if number + 1 == len(UNITS_S):
                 return f"{whole} {unit}"
             smaller, smaller_size = UNITS_S[number + 1]
             return f"{whole} {unit} {rest // smaller_size} {smaller}"
-    return f"{seconds:.0f} s"
+    return f"{seconds} s"
 
 
 def data_size(count: float) -> str:
     """Such as `480 kB`, `12 MB`, `1.3 GB`."""
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
+        if round(count) < 1000:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"

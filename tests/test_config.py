@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, model_validator
 
-from mouse_facelift.config import Config, describe, dump_config, load_config
+from mouse_facelift.config import Config, check_overrides, describe, dump_config, load_config
 from mouse_facelift.errors import ConfigError
 
 
@@ -75,6 +75,8 @@ def test_value_out_of_range_is_quoted_with_the_rule() -> None:
         ("- a\n- b\n", "found a list"),
         ("a: [", "not valid YAML"),
         ("recording: !!python/object:os.x {}", "YAML"),
+        ("recording: x\ninner: {}\nrecording: y\n", "'recording' stands in line 1 and again in line 3"),
+        ("inner: {rate: 1, rate: 2}\n", "'rate' stands in line 1 and again in line 1"),
     ],
 )
 def test_malformed_yaml_is_a_config_error(tmp_path: Path, content: str, message: str) -> None:
@@ -87,6 +89,36 @@ def test_malformed_yaml_is_a_config_error(tmp_path: Path, content: str, message:
 def test_override_into_a_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="single value"):
         load_config(Outer, None, ["recording=x", "recording.y=1"])
+
+
+def test_override_that_gives_a_key_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'rate' stands in line 1 and again"):
+        load_config(Outer, None, ["recording=x", "inner={rate: 1, rate: 2}"])
+
+
+def test_two_values_for_one_key_contradict() -> None:
+    check_overrides(["count=1", "count=1", "inner.rate=2"])
+    with pytest.raises(ConfigError, match="'count=1' and 'count=2' contradict"):
+        check_overrides(["count=1", "inner.rate=2", "count=2"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["count=x"], "^command line: count: found 'x'"),
+        (["inner.rate=0"], "^command line: inner.rate: found 0"),
+        (["inner={rate: 0}"], "^command line: inner.rate: found 0"),
+        (["iner.rate=1"], "^command line: unknown key 'iner'; did you mean 'inner'"),
+        ([], "^[^ ]*a.yaml: count: found 'many'"),
+    ],
+)
+def test_what_is_wrong_is_told_of_where_it_was_given(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("recording: x\n" + ("" if overrides else "count: many\n"))
+    with pytest.raises(ConfigError, match=message):
+        load_config(Outer, file, overrides)
 
 
 def test_override_without_equals_sign_is_refused() -> None:
@@ -123,12 +155,14 @@ def test_types_are_shown_as_people_write_them() -> None:
 
 class Places(Config):
     output: Path
+    style: str = "a"
     other: Path | None = None
 
 
 @pytest.mark.parametrize("name", ["2026", "2026-11-22", "1e3", "yes", "a: b"])
 def test_folders_may_have_names_that_yaml_takes_for_something_else(name: str) -> None:
-    assert load_config(Places, None, [f"output={name}"]).output == Path(name)
+    places = load_config(Places, None, [f"output={name}", f"style={name}"])
+    assert (places.output, places.style) == (Path(name), name)
 
 
 def test_home_is_expanded_and_null_stays_null(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,6 @@
 """A folder of PNG frames, numbered by their names, read like a video."""
 
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..damage import DAMAGED_PICTURE
 from ..errors import DataError
 from .sources import Pixels, Watch, check_request, shrink
 
@@ -19,9 +18,6 @@ NUMBER = re.compile(r"(.*?)(\d+)", re.DOTALL)
 
 SHOWN = 6
 """Numbers listed in a message, at most."""
-
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-"""What Pillow raises on a damaged file."""
 
 
 class ImageFolder:
@@ -48,7 +44,7 @@ class ImageFolder:
             with Image.open(self.files[0], formats=["PNG"]) as image:
                 self.width, self.height = image.size
                 self.has_alpha = image.has_transparency_data
-        except DAMAGED as error:
+        except DAMAGED_PICTURE as error:
             raise DataError(
                 f"{self.files[0]}: not a readable PNG file ({error}). Export the frame again."
             ) from None
@@ -82,7 +78,7 @@ class ImageFolder:
             raise DataError(f"{path}: has vanished since the recording was opened.") from None
         except PermissionError:
             raise DataError(f"{path}: may not be read. Give yourself permission to read it.") from None
-        except DAMAGED:
+        except DAMAGED_PICTURE:
             return None
         if image.size != (self.width, self.height):
             raise DataError(

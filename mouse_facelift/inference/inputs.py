@@ -1,5 +1,6 @@
 """What is reconstructed: views of one moment, and the samples and pictures that they are read from."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,8 +167,7 @@ def find_sources(path: Path, limit: int = 0, mask: Path | None = None) -> list[S
             "preprocess.input.videos)."
         )
     sources = [Source(folder, folder.resolve().name) for folder in folders]
-    names = [source.name for source in sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{path}: lists two samples called {name}; their results would share a folder.")
+    name, count = Counter(source.name for source in sources).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path}: lists {count} samples called {name}; their results would share a folder.")
     return sources[:limit] if limit else sources

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..capture.masks import clean_mask
+from ..damage import DAMAGED_PICTURE
 from ..errors import ConfigError, DataError
 
 MASK_THRESHOLD = 127
@@ -121,7 +122,7 @@ def _open(path: Path) -> Image.Image:
             image = ImageOps.exif_transpose(file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture.") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+    except DAMAGED_PICTURE as error:
         raise DataError(f"{path}: not a readable picture ({error}).") from None
     if image.mode not in MODES:
         raise DataError(

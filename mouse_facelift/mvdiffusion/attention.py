@@ -2,10 +2,12 @@
 
 from typing import Any, Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 AttentionMode = Literal["sparse", "dense", "none"]
+
 
 class MultiViewAttnProcessor:
     """Self-attention whose keys and values also come from other views (facelift_spec.md 6.2).

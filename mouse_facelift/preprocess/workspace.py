@@ -67,7 +67,7 @@ class Workspace:
         return _read(self.output / MANIFEST)
 
     def check(self, identity: Identity, overwrite: bool) -> None:
-        """Refuse to mix: samples of another run are replaced only where that was asked for, nothing else ever.
+        """Refuse to mix: samples of another run are replaced only if asked for, nothing else ever.
 
         Raises:
             ConfigError: the folder is of another command, or holds samples of other inputs or settings, or

@@ -10,8 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ..damage import DAMAGED_PICTURE
 from ..errors import CalibrationError, DataError
 from ..files import atomic_folder, write_json, write_text
 from ..geometry import Camera
@@ -186,7 +187,7 @@ def read_rgba(path: Path) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGBA"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture.") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except DAMAGED_PICTURE as error:
         raise DataError(f"{path}: not a readable picture ({error}).") from None
 
 

@@ -23,6 +23,24 @@ def images(count: int, size: int = 16) -> list[np.ndarray]:
     return [rng.integers(0, 256, (size, size, 4), np.uint8) for _ in range(count)]
 
 
+def test_damaged_picture_is_told_whatever_is_damaged(tmp_path: Path) -> None:
+    rng, file = np.random.default_rng(0), tmp_path / "a.png"
+    Image.fromarray(images(1, 32)[0]).save(file)
+    whole, told = file.read_bytes(), 0
+    # Each byte of the header and of the first data, and bytes anywhere.
+    places = [*range(80), *rng.integers(80, len(whole), 120)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        try:
+            read_rgba(file)
+        except DataError as error:
+            assert "a.png" in str(error)
+            told += 1
+    assert told > 100
+
+
 def test_sample_reads_back_exactly(tmp_path: Path) -> None:
     rigs, pictures = cameras(3), images(3)
     world = np.diag([90.0, 90, 90, 1]).tolist()
