@@ -45,9 +45,11 @@ def runs(
             return
         from rich.console import Console
 
-        Console(highlight=False, markup=False).print(
-            runs.as_table(found) if found else "no training runs here"
-        )
+        console = Console(highlight=False, markup=False)
+        if not console.is_terminal:
+            # Lines for a file or a pipe have no width.
+            console.width = 1000
+        console.print(runs.as_table(found) if found else "no training runs here")
 
     at_border(work, debug)
 

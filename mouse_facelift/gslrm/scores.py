@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..metrics import psnr, silhouette_iou
+from ..metrics import outline_in_one_color, psnr, silhouette_iou
+from ..samples.datasets import composite
 from .views import ViewSplit
 
 GOOD_INPUT_DB = 30
@@ -14,34 +15,32 @@ GOOD_INPUT_DB = 30
 
 
 def view_scores(
-    rgb: Tensor, alpha: Tensor, real_rgb: Tensor, real_alpha: Tensor, split: ViewSplit
+    rgb: Tensor, alpha: Tensor, rgba: Tensor, background: float, split: ViewSplit
 ) -> dict[str, Tensor]:
     """Compare renderings of one sample with its views.
 
     Args:
         rgb: Rendered. [V, 3, H, W]
         alpha: Rendered. [V, 1, H, W]
-        real_rgb: On the renderings' background. [V, 3, H, W]
-        real_alpha: [V, 1, H, W]
+        rgba: Real views, straight alpha. [V, 4, H, W]
+        background: Grey level of the renderings.
         split: Which views were shown.
 
     Returns:
         Means over the views of each group that is not empty: `psnr_input` and `psnr_held_out` in dB on pixels
         of the animal, `iou_input` and `iou_held_out` of the silhouettes, and `psnr_outline_held_out`, the
-        PSNR of the trivial prediction: the true outline, filled with the mean colour of the shown views.
+        PSNR of the trivial prediction: each view's true outline, filled with the animal's mean colour in it.
     """
-    scores = {}
+    real, silhouettes, scores = composite(rgba, background), rgba[:, 3:], {}
     for group, views in (("input", list(split.shown)), ("held_out", list(split.held_out))):
         if views:
-            mask = real_alpha[views]
-            scores[f"psnr_{group}"] = psnr(rgb[views], real_rgb[views], mask).nanmean()
+            mask = silhouettes[views]
+            scores[f"psnr_{group}"] = psnr(rgb[views], real[views], mask).nanmean()
             scores[f"iou_{group}"] = silhouette_iou(alpha[views], mask).mean()
     if split.held_out:
-        shown, held_out = list(split.shown), list(split.held_out)
-        covered = (real_alpha[shown] > 0.5).float()
-        color = (real_rgb[shown] * covered).sum(dim=(0, 2, 3)) / covered.sum().clamp_min(1)
-        flat = color[:, None, None].expand_as(real_rgb[held_out])
-        scores["psnr_outline_held_out"] = psnr(flat, real_rgb[held_out], real_alpha[held_out]).nanmean()
+        views = list(split.held_out)
+        flat = outline_in_one_color(rgba[views], background)
+        scores["psnr_outline_held_out"] = psnr(flat, real[views], silhouettes[views]).nanmean()
     return scores
 
 

@@ -233,10 +233,11 @@ class GSLRMTask:
             item = self.validation[index]
             rgba = item["rgba"][None].to(device)
             cameras = CameraBatch(item["K"][None], item["w2c"][None]).to(device)
-            rgb, alpha = composite(rgba, self.config.data.background), rgba[:, :, 3:]
-            inputs = torch.cat([rgb, alpha], dim=2)[:, shown]
+            background = self.config.data.background
+            rgb = composite(rgba, background)
+            inputs = torch.cat([rgb, rgba[:, :, 3:]], dim=2)[:, shown]
             picture = self._render(module(inputs, cameras.select(torch.tensor([shown]))), cameras)
-            scores.append(view_scores(picture.rgb[0], picture.alpha[0], rgb[0], alpha[0], self.split))
+            scores.append(view_scores(picture.rgb[0], picture.alpha[0], rgba[0], background, self.split))
             error = (picture.rgb[0] - rgb[0]).abs()
             write_png(folder / f"views_{number:02d}.png", contact_sheet(rgb[0], picture.rgb[0], error))
         self.measured = {**self.split.names(self.validation.view_ids), **mean_scores(scores)}

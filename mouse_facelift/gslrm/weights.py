@@ -27,6 +27,8 @@ CONFIG_FILE = "gslrm.json"
 IMAGE_SIZE = "image_size"
 """Key of `gslrm.json` that is no part of the model's configuration."""
 PUBLISHED_HEAD_WIDTH = 64
+RUN_PARTS = ("checkpoints", "weights", "manifest.json")
+"""What lies in a training run or in a checkpoint."""
 _PUBLISHED = re.compile(r"ckpt_(\d+)\.pt")
 LOSS_PREFIX = "loss_calculator."
 """The published file also holds the VGG weights of its training loss; the model has no use for them."""
@@ -154,10 +156,23 @@ def find_weights(path: Path) -> Path:
         newest = published[max(published)]
         log.info("%s: taking its newest checkpoint, %s", path, newest.name)
         return newest
+    if not any((path / name).exists() for name in RUN_PARTS):
+        raise CheckpointError(
+            f"{path}: holds neither {WEIGHTS_FILE} nor ckpt_*.pt nor checkpoints{_meant(path)}; expected "
+            "GS-LRM weights, a training run, or one of its checkpoints."
+        )
     file = find_checkpoint(path).weights / WEIGHTS_FILE
     if not file.is_file():
         raise CheckpointError(f"{path}: its checkpoint holds no {WEIGHTS_FILE}; it is of another model.")
     return file
+
+
+def _meant(path: Path) -> str:
+    """What a folder without weights is instead, or which of its folders has some."""
+    if (path / "model_index.json").is_file():
+        return " (it is an MVDiffusion pipeline)"
+    inside = sorted(file.parent for file in path.glob(f"*/{WEIGHTS_FILE}"))
+    return f" ({inside[0]} does)" if inside else ""
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:

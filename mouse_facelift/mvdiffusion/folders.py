@@ -36,9 +36,10 @@ def locate(path: Path) -> tuple[Path, Path]:
             )
         return path, path
     if path.is_dir() and not any((path / name).exists() for name in ("checkpoints", "weights")):
+        gslrm = " (it holds GS-LRM weights)" if any(path.glob("gslrm.*")) else ""
         raise CheckpointError(
-            f"{path}: holds neither {INDEX_FILE} nor checkpoints; expected a pipeline folder, a training "
-            "run, or one of its checkpoints."
+            f"{path}: holds neither {INDEX_FILE} nor checkpoints{gslrm}; expected a pipeline folder, a "
+            "training run, or one of its checkpoints."
         )
     checkpoint = find_checkpoint(path)
     if not (checkpoint.weights / "unet").is_dir():

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from ..geometry.rays import CameraBatch
-from ..metrics import psnr, silhouette_iou, ssim
+from ..metrics import outline_in_one_color, psnr, silhouette_iou, ssim
 from ..pictures import contact_sheet, label, write_png
 from ..samples.datasets import composite
 from ..training.sampler import spread_evenly
@@ -56,7 +56,7 @@ def validate(
             sampling=settings.sampling,
             cameras=cameras if pipeline.slots.mode == "pose" else None,
         )[0]
-        found = view_scores(made, real, rgba[:, 3:])
+        found = view_scores(made, rgba)
         scores.append(found)
         measured = zip(names, found["psnr_animal"].tolist(), found["iou"].tolist(), strict=True)
         captions = [f"{name}\n{decibels:.1f} dB, IoU {iou:.2f}" for name, decibels, iou in measured]
@@ -64,29 +64,26 @@ def validate(
     return mean_scores(scores, names)
 
 
-def view_scores(generated: Tensor, real: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+def view_scores(generated: Tensor, rgba: Tensor) -> dict[str, Tensor]:
     """Compare the generated views of one sample with the real ones.
 
     Args:
-        generated: RGB in [0, 1], slot 0 the reference. [V, 3, H, W]
-        real: The same views, on white. [V, 3, H, W]
-        alpha: Of the real views; its pixels above 0.5 are the animal. [V, 1, H, W]
+        generated: RGB in [0, 1], on white, slot 0 the reference. [V, 3, H, W]
+        rgba: The real views, straight alpha; where it is above 0.5 is the animal. [V, 4, H, W]
 
     Returns:
         Per view [V]: `psnr_animal` and `psnr_full` in dB; `ssim_animal` over windows centred on the animal;
         `iou` of the real silhouette and the one estimated from the generated colours; and `psnr_outline`, the
-        `psnr_animal` of a trivial prediction: the true outline filled with the reference's mean colour. NaN
+        `psnr_animal` of a trivial prediction: the true outline filled with its own mean colour. NaN
         where the animal has no pixel.
     """
-    shown = (alpha[0] > 0.5).float()
-    color = (real[0] * shown).sum(dim=(1, 2)) / shown.sum().clamp_min(1)
-    flat = color[:, None, None].expand_as(real)
+    real, alpha = composite(rgba, BACKGROUND), rgba[:, 3:]
     return {
         "psnr_animal": psnr(generated, real, alpha),
         "psnr_full": psnr(generated, real),
         "ssim_animal": ssim(generated, real, alpha),
         "iou": silhouette_iou(estimate_silhouettes(generated, BACKGROUND), alpha),
-        "psnr_outline": psnr(flat, real, alpha),
+        "psnr_outline": psnr(outline_in_one_color(rgba, BACKGROUND), real, alpha),
     }
 
 

@@ -56,10 +56,9 @@ class SampleDataset(Dataset[dict[str, Any]]):
         _check_views(self.samples)
 
     @classmethod
-    def from_list(cls, path: Path, image_size: int, limit: int = 0) -> "SampleDataset":
-        """The samples of a list file, the first `limit` of them if that is not 0."""
-        folders = read_list(path)
-        return cls(folders[:limit] if limit else folders, image_size)
+    def from_list(cls, path: Path, image_size: int) -> "SampleDataset":
+        """The samples of a list file."""
+        return cls(read_list(path), image_size)
 
     @property
     def view_ids(self) -> list[int]:

@@ -1,5 +1,6 @@
 """Training samples, their pictures cached as the configuration says; all processes of a run together."""
 
+import logging
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
@@ -7,10 +8,14 @@ from accelerate.utils import broadcast_object_list
 from ..provenance import sha256
 from ..samples.cache import FOLDER, SampleCache
 from ..samples.datasets import MemorySource, SampleDataset
+from ..samples.format import read_list
 from ..samples.keys import MEMO_FILE, PictureKeys
 from ..samples.training_data import TrainingData
+from ..words import several
 from .config import TrainingConfig
 from .process import local_processes, this_process
+
+log = logging.getLogger(__name__)
 
 
 def open_samples(
@@ -29,7 +34,12 @@ def open_samples(
         DataError: the list or a sample cannot be used.
         ConfigError: the cache does not fit on the disk.
     """
-    samples = SampleDataset.from_list(path, image_size, limit)
+    folders = read_list(path)
+    if more := len(folders) - len({folder.resolve() for folder in folders}):
+        log.warning("%s: names %s more than once, each counts as often", path, several(more, "sample"))
+    if limit > len(folders):
+        log.warning("%s: overfit=%d, but it names %s only", path, limit, several(len(folders), "sample"))
+    samples = SampleDataset(folders[:limit] if limit else folders, image_size)
     if training.sample_cache == "memory":
         samples.source = MemorySource(samples)
     elif training.sample_cache == "disk":

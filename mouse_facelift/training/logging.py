@@ -199,6 +199,6 @@ def _start_wandb(folder: Path, training: TrainingConfig, config: Config) -> Any:
         )
     except wandb.errors.Error as error:
         raise DependencyError(
-            f"Weights & Biases does not start: {error}. Log in with `wandb login`, or set "
+            f"Weights & Biases does not start: {str(error).rstrip('.')}. Log in with `wandb login`, or set "
             "training.wandb=offline or disabled."
         ) from None

@@ -47,14 +47,16 @@ class Reporter:
         silent: bool = False,
     ) -> None:
         self._samples_per_step = samples_per_step
-        self._context = contextlib.ExitStack()
         self._log: RunLog | None = None
         self._heart: Heartbeat | None = None
-        self._extra = ""
-        if not silent:
-            self._log = self._context.enter_context(RunLog(folder, training, config, step))
-            self._heart = self._context.enter_context(Heartbeat(folder, training.steps, step))
-        self._line = self._context.enter_context(progress.bar(title, training.steps))
+        self._extra = self._validated = ""
+        with contextlib.ExitStack() as opened:
+            if not silent:
+                # First, so that `status.json` says failed where a log cannot be opened.
+                self._heart = opened.enter_context(Heartbeat(folder, training.steps, step))
+                self._log = opened.enter_context(RunLog(folder, training, config, step))
+            self._line = opened.enter_context(progress.bar(title, training.steps))
+            self._context = opened.pop_all()
         self._line.advance(step)
         self.restart_clock(step)
 
@@ -85,7 +87,7 @@ class Reporter:
         speed = (step - self._since) * self._samples_per_step / max(now - self._clock, 1e-9)
         self.restart_clock(step)
         shown = {**values, "samples_per_s": round(speed, 3)}
-        self._extra = f", PSNR {values['psnr']:.2f} dB" if "psnr" in values else ""
+        self._extra = f", PSNR {values['psnr']:.2f} dB" if "psnr" in values else self._validated
         self._extra += f", {speed:.3g} samples/s"
         if torch.cuda.is_available():
             shown["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 3)
@@ -101,9 +103,12 @@ class Reporter:
             self._log.note(step, {"skipped": reason, "samples": list(samples)})
 
     def validation(self, step: int, metrics: Figures, folder: Path) -> None:
-        """Record what was measured, and the pictures in `folder`."""
+        """Record what was measured, and the pictures in `folder`; the line shows its first PSNR from here on,
+        if steps have none of their own."""
         if self._log is None:
             return
+        decibels = [value for name, value in metrics.items() if name.startswith("psnr")]
+        self._validated = f", validated PSNR {decibels[0]:.2f} dB" if decibels else ""
         self._log.write(step, {f"validation/{name}": value for name, value in metrics.items()})
         self._log.pictures(step, folder)
         words = (f"{k} {v if isinstance(v, str) else f'{v:.4g}'}" for k, v in metrics.items())

@@ -33,7 +33,10 @@ COSTS_ALONE = (".gradient_checkpointing", ".compile")
 
 NOT_WORTH_TELLING = ("output", "training.resume")
 
-ON_PURPOSE = "optimizer."
+ORDER = "training.seed"
+"""Not free: another order, in the middle of an epoch, would repeat some samples and leave out others."""
+
+ON_PURPOSE = ("optimizer.", ORDER)
 """What may be otherwise if the checkpoint is named: a changed rate can be a wish or an oversight."""
 
 
@@ -202,7 +205,7 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, s
 
 
 def _is_free(key: str) -> bool:
-    return key.startswith(FREE_TO_CHANGE) or key.endswith(COSTS_ALONE)
+    return (key.startswith(FREE_TO_CHANGE) and key != ORDER) or key.endswith(COSTS_ALONE)
 
 
 def _is_on_purpose(key: str, then: Mapping[str, Any]) -> bool:

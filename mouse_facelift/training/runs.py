@@ -119,10 +119,21 @@ def as_json(runs: Sequence[RunSummary]) -> str:
 
 def as_table(runs: Sequence[RunSummary]) -> "Table":
     """For a terminal: one line a run."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("run", "command", "status", "step", "best", "checkpoint", "size", box=None, pad_edge=False)
+    # A name that is cut off is nobody's.
+    table = Table(
+        Column("run", overflow="fold"),
+        "command",
+        "status",
+        "step",
+        "best",
+        "checkpoint",
+        "size",
+        box=None,
+        pad_edge=False,
+    )
     for run in runs:
         best = f"{run.metric} {run.best:.4g} at {run.best_step}" if run.best is not None else "-"
         age = f"{run.checkpoint_step}, {duration(run.checkpoint_age_s or 0)} ago"

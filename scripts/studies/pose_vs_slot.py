@@ -259,7 +259,7 @@ def measure(predictions: Mapping[str, Tensor], views: Views) -> dict[str, Any]:
     scores: dict[str, dict[str, Tensor]] = {"psnr": {}, "iou": {}}
     for name, made in predictions.items():
         pairs = zip(made, views["rgba"], strict=True)
-        found = [view_scores(picture, composite(rgba, 1.0), rgba[:, 3:]) for picture, rgba in pairs]
+        found = [view_scores(picture, rgba) for picture, rgba in pairs]
         novel = {key: torch.stack([each[key][1:] for each in found]) for key in found[0]}
         scores["psnr"][name], scores["iou"][name] = novel["psnr_animal"], novel["iou"]
     scores["psnr"][OUTLINE] = novel["psnr_outline"]

@@ -26,10 +26,11 @@ from mouse_facelift.gslrm import train as gslrm_train
 from mouse_facelift.gslrm.config import AugmentConfig
 from mouse_facelift.gslrm.train import GSLRMTask
 from mouse_facelift.samples.datasets import SampleDataset, as_floats
-from mouse_facelift.samples.format import write_list, write_sample
+from mouse_facelift.samples.format import read_list, write_list, write_sample
 from mouse_facelift.samples.mixture import Mixture
 from mouse_facelift.samples.training_data import TrainingData
 from mouse_facelift.training.checkpoints import checkpoint_folder, list_checkpoints
+from mouse_facelift.training.data import open_samples
 from mouse_facelift.training.lock import locked
 from mouse_facelift.training.logging import read_log
 
@@ -232,10 +233,24 @@ def test_overfit_ends_with_a_verdict_on_inputs_and_on_views_never_trained_on(
     assert "Expect more than 30 dB on the input views: not reached." in verdict
 
 
+def test_list_that_repeats_samples_or_has_too_few_is_told(
+    settings: list[str], sample_list: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    count, config = len(read_list(sample_list)), load_config(TrainGSLRMConfig, None, settings)
+    open_samples(sample_list, SIZE, count, config.training)
+    assert not caplog.text
+    twice = sample_list.with_name("twice.txt")
+    twice.write_text(sample_list.read_text() + sample_list.read_text().splitlines()[0] + "\n")
+    assert len(open_samples(twice, SIZE, 0, config.training)) == count + 1
+    assert "twice.txt: names 1 sample more than once" in caplog.text
+    open_samples(sample_list, SIZE, 100, config.training)
+    assert f"overfit=100, but it names {count} samples only" in caplog.text
+
+
 def test_overfit_never_looks_at_held_out_views(settings: list[str], sample_list: Path) -> None:
     more = ["overfit=1", "views.input_views=5", "loss.hull_depth=0.1", "augment.yaw=true"]
     config = load_config(TrainGSLRMConfig, None, [*settings, *more])
-    samples = SampleDataset.from_list(sample_list, SIZE, limit=1)
+    samples = SampleDataset(read_list(sample_list)[:1], SIZE)
     task = GSLRMTask(config, GSLRM(config.model), Mixture([samples]), samples)
     batch = as_floats(collated(task, 0, 0))
     before = loss(task, batch, seed=3)

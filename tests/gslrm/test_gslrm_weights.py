@@ -170,7 +170,15 @@ def test_missing_paths_are_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
+    nothing = r"holds neither gslrm\.safetensors nor ckpt_\*\.pt nor checkpoints"
+    with pytest.raises(CheckpointError, match=f"{nothing};"):
+        load_gslrm(tmp_path)
+    (tmp_path / "gslrm").mkdir()
+    (tmp_path / "gslrm" / "gslrm.safetensors").touch()
+    with pytest.raises(CheckpointError, match=rf"{nothing} \({tmp_path}/gslrm does\);"):
+        load_gslrm(tmp_path)
+    (tmp_path / "model_index.json").touch()
+    with pytest.raises(CheckpointError, match=rf"{nothing} \(it is an MVDiffusion pipeline\);"):
         load_gslrm(tmp_path)
 
 

@@ -11,7 +11,9 @@ from test_loop import Toy, train
 from torch import Tensor, nn
 
 from mouse_facelift import progress
+from mouse_facelift.errors import DependencyError
 from mouse_facelift.training.checkpoints import list_checkpoints
+from mouse_facelift.training.heartbeat import read_status
 from mouse_facelift.training.logging import read_log
 
 
@@ -33,6 +35,30 @@ def test_line_shows_steps_loss_psnr_and_speed(tmp_path: Path, monkeypatch: pytes
     assert "toy" in shown and "3/3" in shown
     assert f"loss {last['loss']:.4f}" in shown
     assert "dB" in shown and "samples/s" in shown
+
+
+def test_line_shows_the_validated_psnr_of_a_training_whose_steps_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Measured(Toy):
+        def validate(self, module: nn.Module, folder: Path) -> dict[str, float | str]:
+            return {"views": "0 1", "psnr_animal": 12.34, "iou": 0.5}
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=160)
+    monkeypatch.setattr(progress, "console", console)
+    train(tmp_path / "run", Measured, steps=6, validate_every=2, log_every=1)
+    assert "validated PSNR 12.34 dB" in screen.getvalue()
+
+
+def test_run_whose_logs_cannot_be_opened_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise DependencyError("not logged in")
+
+    monkeypatch.setattr("mouse_facelift.training.reporter.RunLog", refused)
+    with pytest.raises(DependencyError):
+        train(tmp_path / "run", Seen, steps=3)
+    assert read_status(tmp_path / "run")["status"] == "failed"
 
 
 def test_figures_are_written_every_so_many_steps_and_at_both_ends(tmp_path: Path) -> None:

@@ -228,6 +228,12 @@ def test_what_costs_time_and_memory_alone_and_where_things_lie_may_change() -> N
     assert not refusal(then, facts(model={"compile": True, "width": 4}, cache={"folder": "b"}, output="b"))
 
 
+def test_another_order_of_the_samples_is_refused_unless_the_checkpoint_is_named() -> None:
+    then, now = facts(training={"seed": 0, "steps": 4}), facts(training={"seed": 1, "steps": 9})
+    assert "training.seed: then 0, now 1" in refusal(then, now)
+    assert not refusal(then, now, named=True)
+
+
 def test_changed_settings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(tmp_path / "run", steps=2)
     train(tmp_path / "run", steps=2)
