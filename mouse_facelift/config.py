@@ -232,6 +232,8 @@ def _explain(
 
 
 def _rule(item: Any) -> str:
+    if item["type"] == "path_type":
+        return "expected a path"
     message = str(item["msg"]).removeprefix("Value error, ")
     return message[0].lower() + message[1:]
 

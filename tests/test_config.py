@@ -110,6 +110,7 @@ def test_two_values_for_one_key_contradict() -> None:
         (["inner={rate: 0}"], "^command line: inner.rate: found 0"),
         (["iner.rate=1"], "^command line: unknown key 'iner'; did you mean 'inner'"),
         ([], "^[^ ]*a.yaml: count: found 'many'"),
+        (["recording=null"], "^command line: recording: found None: expected a path"),
     ],
 )
 def test_what_is_wrong_is_told_of_where_it_was_given(

@@ -143,7 +143,7 @@ def find_methods(config: EvaluateConfig) -> list[Method]:
     for name, settings in config.resolved_methods.items():
         protocols, skipped = fitting(settings.mode, config.protocols)
         for reason in skipped:
-            log.info("%s: %s", name, reason)
+            log.info("%s: skipped %s", name, reason)
         weights = Weights.find(settings)
         guard = LeakGuard.of(weights, config.leaks.guard_frames, trusted)
         methods.append(Method(name, settings, weights, protocols, skipped, guard))

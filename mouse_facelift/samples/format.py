@@ -212,7 +212,8 @@ def read_list(path: Path) -> list[Path]:
             "data_train.txt of `mfl preprocess`."
         )
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        # Windows' editors put a mark before the first line.
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file; expected one sample folder per line.") from None
     folders = [path.parent / line for line in lines if line]
@@ -223,7 +224,9 @@ def read_list(path: Path) -> list[Path]:
         )
     for folder in folders:
         if not folder.is_dir():
-            raise DataError(f"{path}: lists {folder}, which is not a folder.")
+            raise DataError(
+                f"{path}: lists {folder}, which is not a folder; expected a sample folder in each line."
+            )
     return folders
 
 

@@ -40,6 +40,8 @@ def open_samples(
     if limit > len(folders):
         log.warning("%s: overfit=%d, but it names %s only", path, limit, several(len(folders), "sample"))
     samples = SampleDataset(folders[:limit] if limit else folders, image_size)
+    if samples.samples[0].views[0].camera.width < image_size:
+        log.warning("%s: samples are smaller than data.image_size=%d, and are enlarged", path, image_size)
     if training.sample_cache == "memory":
         samples.source = MemorySource(samples)
     elif training.sample_cache == "disk":

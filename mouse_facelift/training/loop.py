@@ -122,6 +122,8 @@ class Trainer:
         self.command, self.config = command, config
         on_gpu = this_process().device.type == "cuda"
         precision = training.precision if on_gpu and training.precision != "fp32" else "no"
+        if training.precision != "fp32" and not on_gpu:
+            log.info("no GPU: all is computed in fp32 (training.precision=%s)", training.precision)
         # Accelerate keeps the first precision of a process; two runs in one process may differ.
         AcceleratorState._reset_state()
         # Buffers are constants, so nobody need tell them; gradients are reduced where they lie.

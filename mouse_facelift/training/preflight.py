@@ -46,9 +46,10 @@ def run_folder(
     with locked(output.resolve()) if alone else contextlib.nullcontext():
         checkpoint = checkpoint_to_resume(output.resolve(), training.resume)
         if checkpoint is not None and checkpoint.manifest.get("command") not in (None, command):
+            what = "output" if training.resume in ("auto", "never") else "training.resume"
             raise CheckpointError(
                 f"{checkpoint.folder} was made by mfl {checkpoint.manifest['command']}, and this is mfl "
-                f"{command}. Choose another output."
+                f"{command}. Choose another {what}."
             )
         check_maker(output, command)
         yield

@@ -143,6 +143,11 @@ def announce(
     if checkpoint is None:
         log.info("%s: holds %s; starting from step 0 (resume=%s)", run, held, training.resume)
         return
+    if checkpoint.step > training.steps:
+        log.info(
+            "%s: is of step %d, beyond training.steps=%d", checkpoint.folder, checkpoint.step, training.steps
+        )
+        return
     why = "the newest complete one there" if training.resume == "auto" else f"resume={training.resume}"
     log.info("%s: holds %s", run, held)
     log.info(

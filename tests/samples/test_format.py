@@ -133,6 +133,13 @@ def test_empty_list_and_missing_sample_are_errors(tmp_path: Path, text: str, mes
         read_list(tmp_path / "list.txt")
 
 
+def test_list_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert read_list(tmp_path / "list.txt") == [tmp_path / "a", tmp_path / "b"]
+
+
 def test_data_set_folder_given_as_a_list_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is a folder, expected a list file, such as data_train\.txt"):
         read_list(tmp_path)
