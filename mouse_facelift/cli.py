@@ -127,14 +127,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the configuration.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file with the configuration.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY.SUB=VALUE", help="Settings on top of the file.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run nothing.")]
 Shard = Annotated[
     str | None,
-    typer.Option("--shard", help="i/n: do the i-th of n parts (1/n to n/n), for job arrays; then merge."),
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="i/n: do the i-th of n parts (1/n to n/n), for job arrays; then merge.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="The same as overwrite=true.")]
 Overfit = Annotated[
@@ -152,7 +158,9 @@ Gpus = Annotated[
         "--gpus", metavar="N", min=1, help="Train on N GPUs of this machine, a process each; 1 if left out."
     ),
 ]
-Mode = Annotated[str | None, typer.Option("--mode", help="direct or e2e; the same as mode=VALUE.")]
+Mode = Annotated[
+    str | None, typer.Option("--mode", metavar="MODE", help="direct or e2e; the same as mode=VALUE.")
+]
 
 
 @app.callback(invoke_without_command=True)

@@ -9,7 +9,9 @@ from .border import at_border
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Which weights: facelift or sd21unclip.")]
-To = Annotated[Path | None, typer.Option("--to", help="Their folder; checkpoints/NAME if left out.")]
+To = Annotated[
+    Path | None, typer.Option("--to", metavar="FOLDER", help="Their folder; checkpoints/NAME if left out.")
+]
 
 weights = typer.Typer(
     help="Fetch the published weights from the Hugging Face Hub, or check them.",
@@ -58,9 +60,14 @@ def cache(
     lists: Annotated[
         list[Path], typer.Argument(metavar="LIST ...", help="List files, as written by `mfl preprocess`.")
     ],
-    size: Annotated[int, typer.Option("--size", min=1, help="Side of the pictures in training.")] = 512,
+    size: Annotated[
+        int, typer.Option("--size", metavar="PIXELS", min=1, help="Side of the pictures in training.")
+    ] = 512,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where to; sample_cache beside each list if left out.")
+        Path | None,
+        typer.Option(
+            "--folder", metavar="FOLDER", help="Where to; sample_cache beside each list if left out."
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:

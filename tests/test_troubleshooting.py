@@ -29,10 +29,12 @@ WRITERS = (
     "provenance.py",
     "capture",
     "geometry",
+    "inference",
     "preprocess",
     "samples",
+    "training",
 )
-"""Where the messages of `mfl preprocess` are made."""
+"""Where the messages on the page are made."""
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from mvdiffusion_networks import VIEWS, Bench, random_views_pipeline
+from bench import Bench
+from mvdiffusion_networks import VIEWS, random_views_pipeline
 
 from mouse_facelift.files import atomic_folder
 from mouse_facelift.geometry import Camera, Similarity
@@ -73,8 +74,7 @@ def main() -> None:
         parser.error("this benchmark needs a CUDA device; see also --tiny")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bench = Bench(device, options.tiny)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    print(f"{name}, torch {torch.__version__}\n")
+    print(f"{bench.name}, torch {torch.__version__}\n")
     print("| case | ms a sample | wanted | peak GB | Gaussians |")
     print("|---|---|---|---|---|", flush=True)
     rows = []
@@ -98,7 +98,7 @@ def main() -> None:
         together = next(row["ms"] for row in rows if row["case"] == OVERLAPPED)
         print(f"overlapped, as mfl infer runs it, {1e3 / together:.2f} frames/s")
     if options.json:
-        options.json.write_text(json.dumps({"device": name, "rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"device": bench.name, "rows": rows}, indent=1) + "\n")
 
 
 def direct(bench: Bench) -> Iterator[Row]:

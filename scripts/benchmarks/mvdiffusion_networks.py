@@ -1,11 +1,7 @@
-"""What the MVDiffusion benchmark measures with: random networks of SD 2.1-unCLIP's sizes, inputs, a clock."""
-
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+"""What the MVDiffusion benchmark measures with: random networks of SD 2.1-unCLIP's sizes and their inputs."""
 
 import torch
+from bench import Bench
 from diffusers import AutoencoderKL
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -20,65 +16,6 @@ from mouse_facelift.mvdiffusion.slots import Slots
 from mouse_facelift.mvdiffusion.unet import MultiViewUNet
 
 VIEWS = 6
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What is measured, and how.
-
-    Attributes:
-        device: Where.
-        tiny: Small networks and single runs, to see that everything works.
-        quick: Fewer cases.
-        tune: Also the case in which many kernels per layer are tried.
-    """
-
-    device: torch.device
-    tiny: bool = False
-    quick: bool = False
-    tune: bool = False
-
-    @property
-    def half(self) -> torch.dtype:
-        """Of the published design."""
-        return torch.float32 if self.device.type == "cpu" else torch.float16
-
-    @property
-    def size(self) -> int:
-        """Side of the pictures."""
-        return 32 if self.tiny else 512
-
-    @property
-    def compiles(self) -> bool:
-        """Whether compiled cases are measured."""
-        return not self.tiny
-
-    def timed(self, run: Callable[[], object]) -> tuple[float, float]:
-        """Median milliseconds, and the most memory that was allocated, in GB."""
-        for _ in range(1 if self.tiny else 3):
-            run()
-        self._wait()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        times = []
-        for _ in range(1 if self.tiny else 7):
-            start = time.perf_counter()
-            run()
-            self._wait()
-            times.append(1e3 * (time.perf_counter() - start))
-        most = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
-        return statistics.median(times), most / 1e9
-
-    def matmul_peak(self) -> float:
-        """FLOP/s of a large product in half precision."""
-        side = 256 if self.tiny else 8192
-        a = torch.randn(side, side, device=self.device, dtype=self.half)
-        ms, _ = self.timed(lambda: a @ a)
-        return 2 * side**3 / (ms / 1e3)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 def random_denoiser(bench: Bench, dtype: torch.dtype) -> Denoiser:

@@ -5,6 +5,7 @@ and IoU on validation samples (moments that training left out), at input views a
 the time it took. For a GPU:
 
     python scripts/benchmarks/tokens.py [--output outputs/tokens] [--steps 1500] [--seeds 1]
+    python scripts/benchmarks/tokens.py --tiny
 """
 
 import argparse
@@ -23,9 +24,7 @@ from mouse_facelift.gslrm.train import run as train
 from mouse_facelift.preprocess.config import PreprocessConfig
 from mouse_facelift.preprocess.run import run as preprocess
 
-SIZE = 256
 SETTINGS = (
-    f"data.image_size={SIZE}",
     "model={width: 384, layers: 8, depth_anchor: hull, scale_bias: -4.3}",
     "views.input_views=4",
     "views.target_views=6",
@@ -37,6 +36,13 @@ SETTINGS = (
     "training.sample_cache=memory",
     "validation.samples=8",
 )
+TINY = (
+    "model={width: 32, head_width: 16, layers: 1, depth_anchor: hull, scale_bias: -3.5}",
+    "training.batch_size=1",
+    "training.precision=fp32",
+    "training.workers=0",
+    "validation.samples=1",
+)
 
 
 def main() -> None:
@@ -45,9 +51,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/tokens"))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--tiny", action="store_true", help="a small network and pictures: does it run?")
     options = parser.parse_args()
-    samples = make_samples(options.output)
-    print(torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU", f"{options.steps} steps of 4")
+    size = 32 if options.tiny else 256
+    samples = make_samples(options.output, size, options.tiny)
+    place = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(f"{place}, {options.steps} steps")
     print("| tokens | seed | dB, inputs | IoU, inputs | dB, held out | IoU, held out | seconds |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for seed in range(options.seeds):
@@ -62,8 +71,10 @@ def main() -> None:
                 f"training.validate_every={options.steps}",
                 f"training.seed={seed}",
                 f"model.tokens={tokens}",
+                f"data.image_size={size}",
             ]
-            train(load_config(TrainGSLRMConfig, None, [*SETTINGS, *chosen]))
+            sizes = [*SETTINGS, *(TINY if options.tiny else ())]
+            train(load_config(TrainGSLRMConfig, None, [*sizes, *chosen]))
             seconds = time.perf_counter() - started
             found = last_validation(output)
             figures = [found[f"{name}_{kind}"] for kind in ("input", "held_out") for name in ("psnr", "iou")]
@@ -74,15 +85,16 @@ def main() -> None:
             )
 
 
-def make_samples(output: Path) -> Path:
+def make_samples(output: Path, size: int, tiny: bool) -> Path:
     """A recording of the demo mouse, prepared as GS-LRM samples."""
     recording, samples = output / "recording", output / "samples"
     if not recording.is_dir():
-        write_recording(recording, RecordingConfig(frames=120, threads=8))
+        full = {"frames": 24, "width": 144, "height": 128} if tiny else {"frames": 120, "threads": 8}
+        write_recording(recording, RecordingConfig(**full))
     settings = [
         f"input.recording={recording}",
         f"output={samples}",
-        f"size={SIZE}",
+        f"size={size}",
         "selection={mode: interval, step: 1}",
         "split={val_share: 0.2, blocks: 2, guard_s: 0.15}",
     ]
