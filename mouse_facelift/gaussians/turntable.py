@@ -11,7 +11,7 @@ from torch import Tensor
 from ..geometry import Camera
 from ..pictures import to_uint8
 from .gaussians import Gaussians
-from .rendering import Backend, render
+from .rendering import render
 
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 1 << 21
 """Of a turntable, at most. One by one, launching the work takes longer than the work; every frame drawn at
@@ -75,14 +75,13 @@ def render_turntable(
     size: int,
     background: float | Tensor | None = None,
     elevation_deg: float = 0.0,
-    backend: Backend = "auto",
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the n frames of a turntable of one scene, drawn a few at a time as asked for. [H, W, 3]"""
     cameras = turntable_cameras(n, size, elevation_deg)
     together = min(FRAMES_AT_ONCE, max(1, PIXELS_AT_ONCE // size**2))
     for start in range(0, n, together):
         K, w2c = camera_tensors(cameras[start : start + together])
-        yield from to_uint8(render(gaussians, K, w2c, size, size, background, backend).rgb)
+        yield from to_uint8(render(gaussians, K, w2c, size, size, background).rgb)
 
 
 def camera_tensors(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor]:

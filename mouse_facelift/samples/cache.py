@@ -88,7 +88,7 @@ class SampleCache:
                 "without the cache on disk."
             )
 
-    def build(self, rank: int = 0, world: int = 1, threads: int = 0) -> None:
+    def build(self, rank: int = 0, world: int = 1) -> None:
         """Make this process's share of what is not there yet.
 
         What an interrupted build has finished is kept, and the next one goes on from there.
@@ -96,7 +96,6 @@ class SampleCache:
         Args:
             rank: This process, among
             world: all that build.
-            threads: That decode; 0 is one per core.
 
         Raises:
             ConfigError: not enough disk.
@@ -109,7 +108,7 @@ class SampleCache:
         # By place among all, not among what is pending: the files of other processes appear meanwhile.
         share = [number for number in pending if number % world == rank]
         indices = [index for number in share for index in self._members(number)]
-        packed = iter(overlapped(self._pack, indices, worker_count(threads)))
+        packed = iter(overlapped(self._pack, indices, worker_count(0)))
         shown = track(packed, "caching pictures", len(indices)) if rank == 0 else packed
         for number in share:
             self.shards[number].write([next(shown) for _ in self._members(number)])
