@@ -6,7 +6,7 @@ Changed pictures have other names, and equal ones are shared by all lists and ru
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +68,17 @@ class SampleCache:
                 faults[number] = str(error) if shard.path.exists() else ""
         return faults
 
-    def check_space(self) -> None:
+    def check_space(self, pending: Iterable[int]) -> None:
         """Refuse to begin what the disk cannot hold, judged from a few samples.
 
+        Args:
+            pending: Shards to be made, by number.
+
         Raises:
-            ConfigError: what is pending needs more than is free.
+            ConfigError: they need more than is free.
             DataError: a sample cannot be read.
         """
-        indices = [index for number in self.pending() for index in self._members(number)]
+        indices = [index for number in pending for index in self._members(number)]
         tried = [self._pack(index) for index in indices[:: max(1, len(indices) // TRIED)][:TRIED]]
         if not tried:
             return
@@ -101,8 +104,8 @@ class SampleCache:
             ConfigError: not enough disk.
             DataError: a sample cannot be read.
         """
-        self.check_space()
         pending = self.pending()
+        self.check_space(pending)
         if rank == 0:
             self._announce(pending)
         # By place among all, not among what is pending: the files of other processes appear meanwhile.
