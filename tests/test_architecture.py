@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mouse_facelift"
 LAYERS = [
     {"errors", "blur_cuda"},
     {"blur"},
-    {"files", "config", "_lazy", "progress", "metrics", "hub", "words", "parallel"},
+    {"files", "config", "_lazy", "progress", "metrics", "hub", "words", "spacing", "parallel"},
     {"pages", "pictures", "videos", "tensor_files"},
     {"provenance", "border"},
     {"geometry"},

@@ -256,24 +256,23 @@ def composite(rgba: Tensor, background: float | Tensor) -> Tensor:
     return rgba[..., :3, :, :] * alpha + background * (1 - alpha)
 
 
-def check_ids(sample: Sample) -> None:
+def check_ids(folder: Path, view_ids: Sequence[int]) -> None:
     """Refuse a sample that names two cameras alike.
 
     Raises:
         DataError: it does.
     """
-    view_ids = [view.view_id for view in sample.views]
     if len(set(view_ids)) < len(view_ids):
         raise DataError(
-            f"{sample.folder}: views {view_ids} hold a camera id twice; every camera needs its own."
+            f"{folder}: views {list(view_ids)} hold a camera id twice; every camera needs its own."
         )
 
 
 def _check_views(samples: Sequence[Sample]) -> None:
     if not samples:
         raise DataError("the data set holds no samples.")
-    check_ids(samples[0])
     expected = [view.view_id for view in samples[0].views]
+    check_ids(samples[0].folder, expected)
     for sample in samples:
         found = [view.view_id for view in sample.views]
         if found != expected:
