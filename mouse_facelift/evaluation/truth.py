@@ -68,8 +68,7 @@ def similarity_of(sample: Sample) -> Similarity:
     matrix = sample.world_from_model
     if matrix is None:
         raise DataError(f"{sample.folder}: its cameras file has no world_from_model.")
-    scale = 1 / float(np.cbrt(np.linalg.det(matrix[:3, :3])))
-    return Similarity(scale, scale * matrix[:3, :3].T, matrix[:3, 3])
+    return Similarity.from_world_from_model(matrix)
 
 
 def even_points(vertices: NDArray[np.floating], faces: NDArray[np.integer], seed: int) -> NDArray[np.float64]:

@@ -23,8 +23,8 @@ from ..errors import DataError
 from ..files import atomic_folder, write_json
 from ..gaussians import Gaussians, render
 from ..gaussians.compact import open_compact
-from ..gaussians.turntable import camera_tensors
-from ..geometry import Camera
+from ..geometry import Camera, similarity_scale
+from ..geometry.rays import camera_tensors
 from ..parallel import overlapped
 from ..pictures import to_uint8
 from ..progress import track
@@ -33,7 +33,7 @@ from ..videos import open_video
 from .config import InferConfig, SequenceConfig
 from .flicker import Flicker
 from .inputs import Views
-from .moments import FOLDER, Moment, check_frames, check_scales, mm_per_unit
+from .moments import FOLDER, Moment, check_frames, check_scales
 from .virtual_cameras import aimed_cameras, smoothed
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def write_sequence(
     """
     moments = sorted((Moment.of(folder) for folder in folders), key=lambda moment: moment.frame_index)
     check_frames({moment.name: moment.frame_index for moment in moments})
-    scales = {moment.name: mm_per_unit(moment.world_from_model) for moment in moments}
+    scales = {moment.name: similarity_scale(moment.world_from_model) for moment in moments}
     check_scales(scales)
     made_from, place = _digest(moments, config), config.output / FOLDER
     earlier = noted(place / "metrics.json")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from ..geometry.rays import camera_tensors
 from .format import Sample, SampleView, read_list, read_rgba, read_sample
 from .packing import Packed, pack, unpack
 
@@ -201,11 +202,8 @@ def sample_cameras(sample: Sample, size: int) -> dict[str, Tensor]:
     """The cameras of a sample's pictures at a size: `K`, `w2c`, `view_ids`; see `SampleDataset`."""
     cameras = [view.camera for view in sample.views]
     resized = [camera if camera.width == size else camera.resized(size, size)[0] for camera in cameras]
-    return {
-        "K": torch.from_numpy(np.stack([camera.K for camera in resized])).float(),
-        "w2c": torch.from_numpy(np.stack([camera.w2c for camera in resized])).float(),
-        "view_ids": torch.tensor([view.view_id for view in sample.views]),
-    }
+    K, w2c = camera_tensors(resized)
+    return {"K": K, "w2c": w2c, "view_ids": torch.tensor([view.view_id for view in sample.views])}
 
 
 def _item(sample: Sample, pictures: NDArray[np.uint8]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import write_text
-from ..geometry import Camera
+from ..geometry import FACELIFT_DISTANCE, FACELIFT_FOCAL, Camera, direction
 from ..pages.markup import Markup, tag
 from .config import START_VIEWS
 from .scene import Packed
@@ -45,8 +45,8 @@ class View:
 
     azimuth_deg: float = 300.0
     elevation_deg: float = 20.0
-    distance: float = 2.7
-    focal: float = 548.9938 / 512
+    distance: float = FACELIFT_DISTANCE
+    focal: float = FACELIFT_FOCAL
     target: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -58,10 +58,8 @@ class View:
 
     def camera(self, width: int, height: int) -> Camera:
         """The same camera for `render`: what the page shows in a canvas of this many pixels."""
-        azimuth, elevation = math.radians(self.azimuth_deg), math.radians(self.elevation_deg)
-        right = np.array([-math.sin(azimuth), math.cos(azimuth), 0])
-        flat = np.array([math.cos(azimuth), math.sin(azimuth), 0])
-        back = math.cos(elevation) * flat + np.array([0, 0, math.sin(elevation)])
+        azimuth, elevation = np.radians((self.azimuth_deg, self.elevation_deg))
+        right, back = direction(azimuth + math.pi / 2, 0.0), direction(azimuth, elevation)
         R = np.stack([right, np.cross(-back, right), -back])
         focal = self.focal * min(width, height)
         K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
