@@ -17,9 +17,12 @@ from pathlib import Path
 import typer
 
 from . import progress
-from .errors import Interrupted, MflError
+from .errors import SIGNALS, Interrupted, MflError
 
 USER_ERROR, INTERRUPTED, BUG = 2, 130, 1
+
+LAUNCHED = "MFL_LAUNCHED"
+"""Set in the environment of processes that leave it to their launcher to tell why they ended."""
 
 REFUSALS = (
     errno.EACCES,
@@ -36,9 +39,6 @@ REFUSALS = (
     errno.ENOTDIR,
 )
 """What the system says when files cannot be read or written; no bug of ours."""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, a cluster's or a container's end, a scheduler's warning: all clean up alike."""
 
 
 def at_border(work: Callable[[], None], debug: bool) -> None:
@@ -87,7 +87,7 @@ def run_program(program: Callable[[], None]) -> None:
 def _end(code: int, message: str) -> typer.Exit:
     """Tell why on stderr. One of several processes leaves that to its launcher, which tells it once."""
     place = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if place is None or "MFL_LAUNCHED" not in os.environ:
+    if place is None or LAUNCHED not in os.environ:
         typer.echo(message, err=True)
     else:
         now = time.time()

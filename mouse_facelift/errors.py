@@ -31,6 +31,10 @@ class DependencyError(MflError):
     """A library or device that the request needs is not available."""
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, a cluster's or a container's end, a scheduler's warning: requests to end."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ended the work.
 

@@ -3,6 +3,8 @@
 An animal covers a small part of a view, so a whole-picture PSNR mostly measures the background.
 """
 
+import math
+
 import cv2
 import numpy as np
 import torch
@@ -135,6 +137,12 @@ def ssim_map(images: Tensor, targets: Tensor, covariance_scale: float = 1.0) -> 
     variances = covariance_scale * (aa - mean_a.square() + bb - mean_b.square())
     luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
     return luminance * (2 * covariance + c2) / (variances + c2)
+
+
+def finite(figure: float | Tensor) -> float | None:
+    """A figure as JSON can hold it: None where it is NaN or infinite."""
+    number = float(figure)
+    return number if math.isfinite(number) else None
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 console: "Console | None" = None
-"""Where progress is shown; set once by the CLI."""
+"""Where progress is shown: a terminal, set once by the CLI."""
 
 
 class Bar:
@@ -47,7 +47,7 @@ def bar(description: str, total: int | None = None) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=console, transient=not console.is_terminal) as display:
+    with Progress(*columns, console=console) as display:
         yield Bar(display, description, total)
 
 

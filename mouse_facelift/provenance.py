@@ -119,6 +119,24 @@ class Run:
         write_json(folder / "run.json", content)
 
 
+def noted(path: Path) -> dict[str, Any]:
+    """What an earlier command noted in a JSON file; empty where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as they are written on the command line: `section.key`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        flat |= flattened(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat
+
+
 def sha256(path: Path) -> str:
     """Hash a file's bytes."""
     with path.open("rb") as file:

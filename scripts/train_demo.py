@@ -38,9 +38,9 @@ from mouse_facelift.mvdiffusion.train import run as train_mvdiff
 from mouse_facelift.samples.format import read_list, write_list
 from mouse_facelift.samples.training_data import FILE as RECORD
 from mouse_facelift.samples.training_data import TrainingData
+from mouse_facelift.spacing import spread_evenly
 from mouse_facelift.training.checkpoints import Checkpoint, find_checkpoint
 from mouse_facelift.training.logging import read_log
-from mouse_facelift.training.sampler import spread_evenly
 
 log = logging.getLogger("train_demo")
 

@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mouse_facelift"
 LAYERS = [
     {"errors", "blur_cuda", "damage"},
     {"blur"},
-    {"files", "config", "_lazy", "progress", "metrics", "hub", "words", "parallel", "attention_kernels"},
+    {
+        *("files", "config", "_lazy", "progress", "metrics", "hub", "words", "spacing", "parallel"),
+        "attention_kernels",
+    },
     {"pages", "pictures", "videos", "tensor_files"},
     {"provenance", "border"},
     {"geometry"},

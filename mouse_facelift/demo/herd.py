@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..geometry import Camera, Similarity
+from ..geometry import Camera, Similarity, direction
 from ..preprocess.config import GeometryConfig
 from ..preprocess.normalize import fitting_scales, lookat_camera, reach
 from ..progress import track
@@ -216,9 +216,8 @@ def _anywhere(count: int, center: Array, rng: np.random.Generator) -> list[Camer
     cameras = []
     for _ in range(count):
         azimuth, elevation = rng.uniform(0, 2 * np.pi), np.arcsin(rng.uniform(0, 0.97))
-        level = np.cos(elevation) * np.array((np.cos(azimuth), np.sin(azimuth), 0))
-        away = level + np.array((0, 0, np.sin(elevation)))
-        cameras.append(Camera.look_at(center + rng.uniform(280, 430) * away, center, 1600.0, 512))
+        away = rng.uniform(280, 430) * direction(azimuth, elevation)
+        cameras.append(Camera.look_at(center + away, center, 1600.0, 512))
     return cameras
 
 

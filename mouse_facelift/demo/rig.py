@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import Camera
+from ..geometry import Camera, direction
 
 ARENA_CENTER_MM = (58.0, 54.0, 0.0)
 AIM_MM = (66.0, 36.0, 30.0)
@@ -89,7 +89,4 @@ def _input_camera(
 
 
 def _direction(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:
-    azimuth, elevation = np.radians((azimuth_deg, elevation_deg))
-    return np.array(
-        [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
-    )
+    return direction(*np.radians((azimuth_deg, elevation_deg)))

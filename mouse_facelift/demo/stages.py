@@ -20,7 +20,7 @@ from ..mvdiffusion.config import TrainMVDiffConfig
 from ..preprocess.config import PreprocessConfig
 from ..preprocess.run import run as preprocess
 from ..samples.format import read_list, read_sample, write_list
-from ..training.sampler import spread_evenly
+from ..spacing import spread_evenly
 from .config import DemoConfig
 from .finetuning import Figures, tune_gslrm, tune_mvdiff
 from .places import Places

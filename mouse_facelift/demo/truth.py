@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..evaluation.truth import even_points, similarity_of, write_truth_sample
 from ..geometry import Camera
+from ..geometry.rays import camera_tensors
 from ..preprocess.config import GeometryConfig
 from ..preprocess.normalize import normalized_view
 from ..preprocess.warp import View
@@ -65,8 +66,7 @@ def novel_views(recording: Path, sample: Sample, size: int) -> NovelViews:
     pictures = np.stack([view.rgba() for view in views])
     return NovelViews(
         torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255,
-        torch.from_numpy(np.stack([view.camera.K for view in views])).float(),
-        torch.from_numpy(np.stack([view.camera.w2c for view in views])).float(),
+        *camera_tensors(view.camera for view in views),
     )
 
 

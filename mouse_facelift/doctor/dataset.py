@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ..errors import ConfigError, DataError
 from ..samples.format import CAMERAS_FILE, Sample, read_list, read_sample
+from ..spacing import spread_evenly
 from .config import DoctorConfig
 
 Item = TypeVar("Item")
@@ -89,5 +90,4 @@ def _folders(place: Path) -> tuple[Path, ...]:
 
 def spread(items: Sequence[Item], count: int | None) -> list[Item]:
     """At most so many of them, evenly spread; None takes all."""
-    wanted = len(items) if count is None else min(count, len(items))
-    return [items[at * len(items) // wanted] for at in range(wanted)]
+    return [items[at] for at in spread_evenly(len(items), len(items) if count is None else count)]

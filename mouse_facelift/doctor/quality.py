@@ -1,6 +1,7 @@
 """What `mfl preprocess` has found beyond its limits, as `quality.csv` beside the samples tells."""
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,11 @@ QUALITY = "quality.csv"
 
 def check_quality(data: DataSet) -> Iterator[Finding]:
     """Figures of listed samples that lie beyond the limits that the data set was made with."""
-    places = {folder.resolve().parent for folders in data.parts.values() for folder in folders}
-    names = {folder.name for folders in data.parts.values() for folder in folders}
-    for place in sorted(place for place in places if (place / QUALITY).is_file()):
-        yield _check_file(place, names)
+    listed: defaultdict[Path, set[str]] = defaultdict(set)
+    for folder in (folder.resolve() for folders in data.parts.values() for folder in folders):
+        listed[folder.parent].add(folder.name)
+    for place in sorted(place for place in listed if (place / QUALITY).is_file()):
+        yield _check_file(place, listed[place])
 
 
 def _check_file(place: Path, samples: set[str]) -> Finding:

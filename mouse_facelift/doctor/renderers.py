@@ -1,7 +1,6 @@
 """gsplat's kernels, and a small picture drawn by both renderers."""
 
 import importlib.util
-import math
 import os
 import re
 import shutil
@@ -114,7 +113,8 @@ def _check_compiler(torch: Any) -> Iterator[Finding]:
 def _scene(torch: Any) -> tuple[Any, Any, Any]:
     """A ball of coloured Gaussians and one camera."""
     from ..gaussians import Gaussians
-    from ..geometry import Camera
+    from ..geometry import FACELIFT_DISTANCE, FACELIFT_FOCAL, Camera
+    from ..geometry.rays import camera_tensors
 
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(BLOBS, 3, generator=generator)
@@ -125,9 +125,8 @@ def _scene(torch: Any) -> tuple[Any, Any, Any]:
         opacities=0.3 + 0.6 * torch.rand(BLOBS, generator=generator),
         sh0=torch.randn(BLOBS, 1, 3, generator=generator),
     )
-    camera = Camera.look_at((0.0, -2.7, 0.4), (0, 0, 0), SIDE / (2 * math.tan(math.radians(25))), SIDE)
-    K, w2c = (torch.from_numpy(value).float()[None] for value in (camera.K, camera.w2c))
-    return scene, K, w2c
+    camera = Camera.look_at((0.0, -FACELIFT_DISTANCE, 0.4), (0, 0, 0), FACELIFT_FOCAL * SIDE, SIDE)
+    return scene, *camera_tensors([camera])
 
 
 def _named(listed: str, capability: tuple[int, int]) -> bool:

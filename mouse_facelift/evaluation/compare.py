@@ -17,7 +17,7 @@ from ..inference.models import choose_device
 from ..mvdiffusion.folders import load_slots, locate
 from ..provenance import Run, check_maker, check_output
 from ..samples.datasets import composite
-from ..training.sampler import spread_evenly
+from ..spacing import spread_evenly
 from ..viewer import Scene, pack, splat_viewer
 from .bootstrap import alike_neighbours
 from .compare_config import CompareConfig
@@ -98,7 +98,7 @@ def run(config: CompareConfig, dry_run: bool = False) -> Path:
     scores = [
         score
         for method in methods
-        for score in measure_method(method, subjects, kept, device, lpips, pictured, kept.watch)
+        for score in measure_method(method, subjects, kept, device, lpips, watch=kept.watch)
     ]
     record.lap("measuring")
     finish(evaluation, methods, scores)

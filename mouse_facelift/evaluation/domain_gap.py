@@ -69,7 +69,7 @@ def eroded(mask: Tensor, pixels: int) -> Tensor:
     return F.max_pool2d(outside, 2 * pixels + 1, stride=1) == 0
 
 
-def power_spectrum(rgb: Tensor, inside: Tensor, bins: int = BINS) -> Tensor:
+def power_spectrum(rgb: Tensor, inside: Tensor) -> Tensor:
     """Radially averaged power spectral density of the luma inside the animal.
 
     The luma's mean is taken off and the rest is multiplied with a window that is zero outside the animal and
@@ -79,10 +79,9 @@ def power_spectrum(rgb: Tensor, inside: Tensor, bins: int = BINS) -> Tensor:
     Args:
         rgb: In [0, 1]. [V, 3, H, W]
         inside: Pixels that count. Boolean [V, 1, H, W]
-        bins: Rings from 0 to 0.5 cycles a pixel.
 
     Returns:
-        Power in squared units of `rgb`; NaN where the window is empty. [V, bins]
+        Power in squared units of `rgb`; NaN where the window is empty. [V, BINS]
     """
     window = _tapered(inside)
     energy = window.square().sum(dim=(-3, -2, -1))
@@ -92,32 +91,31 @@ def power_spectrum(rgb: Tensor, inside: Tensor, bins: int = BINS) -> Tensor:
     power = torch.fft.fft2(centred)[:, 0].abs().square() / energy[:, None, None]
     height, width = power.shape[-2:]
     radius = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None]).to(rgb.device)
-    ring = (radius * 2 * bins).long().flatten()
+    ring = (radius * 2 * BINS).long().flatten()
     # Corners lie beyond half a cycle a pixel: a ring of their own, dropped.
-    ring = ring.clamp_max(bins)
-    sums = power.new_zeros(len(power), bins + 1).index_add_(1, ring, power.flatten(1))
-    counts = torch.bincount(ring, minlength=bins + 1).to(power)
-    means = (sums / counts)[:, :bins]
+    ring = ring.clamp_max(BINS)
+    sums = power.new_zeros(len(power), BINS + 1).index_add_(1, ring, power.flatten(1))
+    counts = torch.bincount(ring, minlength=BINS + 1).to(power)
+    means = (sums / counts)[:, :BINS]
     return torch.where(energy[:, None] > 0, means, math.nan)
 
 
-def ring_centres(bins: int = BINS) -> list[float]:
+def ring_centres() -> list[float]:
     """The rings' middle frequencies, cycles a pixel."""
-    return [(index + 0.5) / (2 * bins) for index in range(bins)]
+    return [(index + 0.5) / (2 * BINS) for index in range(BINS)]
 
 
 def sharpness_db(spectrum: Tensor, reference: Tensor) -> Tensor:
     """Fine detail of one spectrum against another's: 0 dB is as much, below is softer.
 
     Args:
-        spectrum: As of `power_spectrum`. [V, bins]
-        reference: Of the same pixels of another picture. [V, bins]
+        spectrum: As of `power_spectrum`. [V, BINS]
+        reference: Of the same pixels of another picture. [V, BINS]
 
     Returns:
         Ratio of the power from `FINE` cycles a pixel on. [V]
     """
-    bins = spectrum.shape[-1]
-    fine = [index for index, centre in enumerate(ring_centres(bins)) if centre >= FINE]
+    fine = [index for index, centre in enumerate(ring_centres()) if centre >= FINE]
     tiny = torch.finfo(spectrum.dtype).tiny
     ratio = spectrum[:, fine].sum(-1) / reference[:, fine].sum(-1).clamp_min(tiny)
     return 10 * ratio.clamp_min(1e-12).log10()

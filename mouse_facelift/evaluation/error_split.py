@@ -34,11 +34,6 @@ class ErrorSplit:
         return self.missing + self.extra + self.colour
 
     @property
-    def outline_share(self) -> Tensor:
-        """The part of the error that a right silhouette would take away, 0 to 1. [V]"""
-        return (self.missing + self.extra) / self.total
-
-    @property
     def psnr_db(self) -> Tensor:
         """`total` as a PSNR. [V]"""
         return psnr_of(self.total)

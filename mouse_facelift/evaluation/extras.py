@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DataError
@@ -16,6 +15,7 @@ from ..gaussians import Gaussians, render
 from ..gaussians.rendering import Rendering
 from ..gslrm.config import LossConfig
 from ..gslrm.losses import RenderingLoss
+from ..inference.generation import resized
 from ..inference.inputs import Views
 from ..inference.results import Reconstruction
 from ..metrics import psnr
@@ -26,7 +26,7 @@ from .config import EvaluateConfig
 from .gaps import measure_gap
 from .kept import KeptScores
 from .measure import Measure
-from .protocols import Attempt
+from .protocols import Attempt, only
 from .scores import Score
 from .subjects import Subject
 
@@ -101,7 +101,7 @@ class KeptComparison(KeptScores):
         views = measure.views
         if result.generated is None:
             # At the size of the generated views, whose loss this is compared with.
-            shown = _chosen(subject.read(self.slots.image_size), result.shown_ids)
+            shown = only(subject.read(self.slots.image_size), result.shown_ids)
             own = _own(result.gaussians, composite(shown.rgba, WHITE), shown.rgba[:, 3:], shown)
             # Each real view is shown, and left out once.
             content: dict[str, Any] = {"shown": [], "own": own}
@@ -126,9 +126,9 @@ class KeptComparison(KeptScores):
         at = [index for index, view_id in enumerate(result.generated_ids) if view_id not in shown]
         ids = [result.generated_ids[index] for index in at]
         # Fine detail is compared at the size at which it was made.
-        real = _chosen(subject.read(size), ids).rgba.to(pictures)
-        own = _own(result.gaussians, pictures, silhouettes, _chosen(subject.read(size), result.generated_ids))
-        rgb, alpha = (_resized(each[at], measure.views.rgba.shape[-1]) for each in (pictures, silhouettes))
+        real = only(subject.read(size), ids).rgba.to(pictures)
+        own = _own(result.gaussians, pictures, silhouettes, only(subject.read(size), result.generated_ids))
+        rgb, alpha = (resized(each[at], measure.views.rgba.shape[-1]) for each in (pictures, silhouettes))
         if subject.name in self.pictured:
             _keep_pictures(folder, "generated", dict(zip(ids, zip(rgb, alpha, strict=True), strict=True)))
         return {
@@ -170,7 +170,7 @@ def _rendered(
     gaussians: Gaussians, views: Views, view_ids: Sequence[int]
 ) -> Mapping[int, tuple[Tensor, Tensor]]:
     """Colours on white and silhouettes at some cameras."""
-    chosen, device, size = _chosen(views, view_ids), gaussians.means.device, views.rgba.shape[-1]
+    chosen, device, size = only(views, view_ids), gaussians.means.device, views.rgba.shape[-1]
     assert chosen.K is not None and chosen.w2c is not None
     picture = render(gaussians, chosen.K.to(device), chosen.w2c.to(device), size, size, WHITE)
     return dict(zip(view_ids, zip(picture.rgb, picture.alpha, strict=True), strict=True))
@@ -185,15 +185,3 @@ def _keep_pictures(folder: Path, kind: str, pictures: Mapping[int, tuple[Tensor,
 
 def _picture_file(folder: Path, kind: str, view_id: int) -> Path:
     return folder / f"{kind}_{view_id:03d}.npz"
-
-
-def _chosen(views: Views, view_ids: Sequence[int]) -> Views:
-    at = [views.position(view_id) for view_id in view_ids]
-    assert views.K is not None and views.w2c is not None
-    return Views(views.rgba[at], tuple(view_ids), views.K[at], views.w2c[at])
-
-
-def _resized(pictures: Tensor, size: int) -> Tensor:
-    if pictures.shape[-1] == size:
-        return pictures
-    return F.interpolate(pictures, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

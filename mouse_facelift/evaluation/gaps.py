@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..geometry.cameras import Array
-from ..metrics import psnr, silhouette_iou
+from ..metrics import finite, psnr, silhouette_iou
 from .domain_gap import common_inside, look, ring_centres, sharpness_db
 
 
@@ -110,18 +110,18 @@ def measure_gap(rgb: Tensor, alpha: Tensor, real_rgb: Tensor, real_alpha: Tensor
     for index in range(len(rgb)):
         entry: dict[str, Any] = {
             "common": {
-                "psnr_animal_db": _finite(masked[index]),
-                "iou": _finite(overlap[index]),
-                "delta_e": _finite(delta[index]),
+                "psnr_animal_db": finite(masked[index]),
+                "iou": finite(overlap[index]),
+                "delta_e": finite(delta[index]),
             }
         }
         for name, each in looks.items():
             entry[name] = {
-                "spectrum": [_finite(value) for value in each.spectrum[index]],
-                "fine_db": _finite(fine[name][index]),
-                "noise": _finite(each.noise[index]),
-                **{f"lab_{axis}": _finite(each.lab_mean[index, i]) for i, axis in enumerate("lab")},
-                **{f"spread_{axis}": _finite(each.lab_spread[index, i]) for i, axis in enumerate("lab")},
+                "spectrum": [finite(value) for value in each.spectrum[index]],
+                "fine_db": finite(fine[name][index]),
+                "noise": finite(each.noise[index]),
+                **{f"lab_{axis}": finite(each.lab_mean[index, i]) for i, axis in enumerate("lab")},
+                **{f"spread_{axis}": finite(each.lab_spread[index, i]) for i, axis in enumerate("lab")},
             }
         entries.append(entry)
     return entries
@@ -167,8 +167,3 @@ def _mean_db(spectra: Sequence[Sequence[float | None]]) -> list[float]:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _finite(value: Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None

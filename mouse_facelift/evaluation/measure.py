@@ -1,6 +1,5 @@
 """What a reconstruction looks like from given cameras, measured against the truth there."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from ..gaussians import Gaussians
 from ..gaussians.rendering import Rendering, render
 from ..inference.inputs import Views
-from ..metrics import boundary_distance, outline_in_one_color, psnr, silhouette_iou, ssim
+from ..metrics import boundary_distance, finite, outline_in_one_color, psnr, silhouette_iou, ssim
 from ..samples.datasets import composite
 from .error_split import split_error
 from .surface import Surface, chamfer_mm, depth_error_mm
@@ -63,7 +62,7 @@ class Measure:
         rgba = self.views.rgba[at].to(device)
         columns = self._pixels(picture.rgb, picture.alpha, rgba)
         columns["angle_deg"] = nearest_angle_deg(self.w2c[at], self.w2c[shown])
-        rows = [{name: _finite(value[index]) for name, value in columns.items()} for index in range(len(at))]
+        rows = [{name: finite(value[index]) for name, value in columns.items()} for index in range(len(at))]
         if self.surface:
             whole = chamfer_mm(everything, K, w2c, self.surface)
             for index, (view, row) in enumerate(zip(at, rows, strict=True)):
@@ -91,7 +90,7 @@ class Measure:
         shown = [self.views.position(view_id) for view_id in shown_ids]
         columns = self._pixels(rgb, alpha, self.views.rgba[at].to(rgb.device))
         columns["angle_deg"] = nearest_angle_deg(self.w2c[at], self.w2c[shown])
-        return [{name: _finite(value[index]) for name, value in columns.items()} for index in range(len(at))]
+        return [{name: finite(value[index]) for name, value in columns.items()} for index in range(len(at))]
 
     def _pixels(self, rgb: Tensor, alpha: Tensor, rgba: Tensor) -> dict[str, Tensor]:
         """Figures that pixels alone decide, and those of the trivial predictions. [M] each"""
@@ -188,8 +187,3 @@ def _directions(w2c: Tensor) -> Tensor:
 def _chosen(picture: Rendering, at: Sequence[int]) -> Rendering:
     index = list(at)
     return Rendering(picture.rgb[index], picture.alpha[index], picture.depth[index])
-
-
-def _finite(value: Tensor) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None

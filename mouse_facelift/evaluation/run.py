@@ -10,7 +10,7 @@ import torch
 from ..errors import ConfigError, DataError, MflError
 from ..files import write_json
 from ..gslrm.perceptual import LPIPS, check_vgg
-from ..inference.checks import warn_of_scale
+from ..inference.checks import named, warn_of_scale
 from ..inference.config import ReconstructionConfig
 from ..inference.models import Models, Weights, choose_device, load_models
 from ..inference.results import Reconstruction
@@ -18,7 +18,7 @@ from ..progress import track
 from ..provenance import Run
 from ..samples.datasets import composite
 from ..samples.training_data import TrainingData
-from ..training.sampler import spread_evenly
+from ..spacing import spread_evenly
 from .config import EvaluateConfig, Protocol
 from .kept import KeptScores
 from .leaks import LeakGuard, trusted_hashes
@@ -208,7 +208,7 @@ def measure_method(
                     method, models, subject, lpips, kept if subject in pictured else None, watch
                 )
             except DataError as error:
-                raise _named(error, subject) from None
+                raise named(error, subject.sample.folder) from None
             kept.write(method.name, subject, scores)
             done[subject.name] = scores
     return [score for subject in subjects for score in _judged(done.get(subject.name, ()), method, subject)]
@@ -317,7 +317,7 @@ def check_views(method: Method, subjects: Sequence[Subject]) -> None:
             elif any(len(attempt.given) < 2 for attempt in planned):
                 raise DataError("has one view; mode direct needs at least two.")
         except MflError as error:
-            raise _named(error, subject) from None
+            raise named(error, subject.sample.folder) from None
 
 
 def _check_reference(config: ReconstructionConfig, subject: Subject) -> None:
@@ -326,8 +326,3 @@ def _check_reference(config: ReconstructionConfig, subject: Subject) -> None:
     from ..mvdiffusion.folders import load_slots, locate
 
     choose_reference(load_slots(*locate(config.mvdiffusion)), config.reference_view, subject.view_ids)
-
-
-def _named(error: MflError, subject: Subject) -> MflError:
-    message, folder = str(error), str(subject.sample.folder)
-    return error if message.startswith(folder) else type(error)(f"{folder}: {message}")

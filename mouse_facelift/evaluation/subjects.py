@@ -9,7 +9,7 @@ import torch
 
 from ..errors import ConfigError, DataError
 from ..inference.inputs import Views, find_sources
-from ..samples.datasets import load_sample
+from ..samples.datasets import check_ids, load_sample
 from ..samples.format import Sample, read_sample
 from ..samples.training_data import Rig, cameras_hash
 from .surface import Surface
@@ -119,8 +119,7 @@ def find_subjects(
 
 def _check(subject: Subject) -> None:
     ids, further = subject.view_ids, subject.further_ids
-    if len(set(ids)) < len(ids):
-        raise DataError(f"{subject.sample.folder}: views {list(ids)} hold a camera id twice.")
+    check_ids(subject.sample.folder, ids)
     if subject.truth is None:
         return
     twice = sorted(set(ids) & set(further)) or [view for view in further if further.count(view) > 1]

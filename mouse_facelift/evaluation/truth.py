@@ -68,31 +68,27 @@ def similarity_of(sample: Sample) -> Similarity:
     matrix = sample.world_from_model
     if matrix is None:
         raise DataError(f"{sample.folder}: its cameras file has no world_from_model.")
-    scale = 1 / float(np.cbrt(np.linalg.det(matrix[:3, :3])))
-    return Similarity(scale, scale * matrix[:3, :3].T, matrix[:3, 3])
+    return Similarity.from_world_from_model(matrix)
 
 
-def even_points(
-    vertices: NDArray[np.floating], faces: NDArray[np.integer], seed: int, count: int = POINTS
-) -> NDArray[np.float64]:
+def even_points(vertices: NDArray[np.floating], faces: NDArray[np.integer], seed: int) -> NDArray[np.float64]:
     """Points spread evenly over a mesh's surface, the same for the same seed.
 
     Args:
         vertices: [N, 3]
         faces: Triangles. [F, 3]
         seed: Of the places.
-        count: How many.
 
     Returns:
-        In the unit of the vertices. [count, 3]
+        In the unit of the vertices. [POINTS, 3]
     """
     corners = vertices.astype(float)[faces.astype(int)]
     doubled = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     edges = np.cumsum(np.linalg.norm(doubled, axis=1))
     generator = np.random.default_rng(seed)
-    places = (np.arange(count) + generator.random(count)) / count
+    places = (np.arange(POINTS) + generator.random(POINTS)) / POINTS
     chosen = corners[np.searchsorted(edges, places * edges[-1])]
     # Uniform in a triangle: Osada et al. 2002.
-    u, v = np.sqrt(generator.random(count)), generator.random(count)
+    u, v = np.sqrt(generator.random(POINTS)), generator.random(POINTS)
     weights = np.stack([1 - u, u * (1 - v), u * v], axis=1)
     return np.asarray(np.einsum("nc,nca->na", weights, chosen))

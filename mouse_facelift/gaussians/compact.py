@@ -7,7 +7,7 @@ moment at a time, so memory does not grow with its length.
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -100,19 +100,20 @@ class CompactSequence:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._archive = zipfile.ZipFile(path)
-            content = json.loads(self._archive.read("index.json"))
-            found = content["format"]
-            self.frame_indices: tuple[int, ...] = tuple(content["frame_index"])
-            self.world_from_model: NDArray[np.float64] = np.asarray(content["world_from_model"], float)
-        except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}: not a file of Gaussians over time as written by `mfl infer` ({error})."
-            ) from None
-        if found != FORMAT:
-            self.close()
-            raise DataError(f"{path}: has format {found!r}, expected {FORMAT!r}.")
+        with ExitStack() as opened:
+            try:
+                self._archive = opened.enter_context(zipfile.ZipFile(path))
+                content = json.loads(self._archive.read("index.json"))
+                found = content["format"]
+                self.frame_indices: tuple[int, ...] = tuple(content["frame_index"])
+                self.world_from_model: NDArray[np.float64] = np.asarray(content["world_from_model"], float)
+            except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{path}: not a file of Gaussians over time as written by `mfl infer` ({error})."
+                ) from None
+            if found != FORMAT:
+                raise DataError(f"{path}: has format {found!r}, expected {FORMAT!r}.")
+            opened.pop_all()
 
     def __enter__(self) -> Self:
         return self

@@ -1,17 +1,17 @@
 """Cameras around the animal: in a circle, whose frames come one at a time, and from six named sides."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..geometry import Camera
+from ..geometry import FACELIFT_DISTANCE, FACELIFT_FOCAL, Camera, direction
+from ..geometry.rays import camera_tensors
 from ..pictures import to_uint8
 from .gaussians import Gaussians
-from .rendering import Backend, render
+from .rendering import render
 
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 1 << 21
 """Of a turntable, at most. One by one, launching the work takes longer than the work; every frame drawn at
@@ -29,7 +29,11 @@ NAMED_VIEWS = {
 
 
 def orbit_camera(
-    azimuth_deg: float, elevation_deg: float, size: int, radius: float = 2.7, fov_deg: float = 50.0
+    azimuth_deg: float,
+    elevation_deg: float,
+    size: int,
+    radius: float = FACELIFT_DISTANCE,
+    focal: float = FACELIFT_FOCAL,
 ) -> Camera:
     """A camera that looks at the origin.
 
@@ -38,13 +42,10 @@ def orbit_camera(
         elevation_deg: Above the xy plane.
         size: Image width and height in pixels.
         radius: Distance from the origin, model units.
-        fov_deg: Full field of view, horizontal and vertical; 50 is a focal length of 548.99 px at 512.
+        focal: Focal length in picture sides.
     """
-    focal = size / (2 * math.tan(math.radians(fov_deg) / 2))
-    azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
-    flat = radius * math.cos(elevation)
-    center = (flat * math.cos(azimuth), flat * math.sin(azimuth), radius * math.sin(elevation))
-    return Camera.look_at(center, (0, 0, 0), focal, size)
+    center = radius * direction(*np.radians((azimuth_deg, elevation_deg)))
+    return Camera.look_at(center, (0, 0, 0), focal * size, size)
 
 
 def named_cameras(size: int) -> dict[str, Camera]:
@@ -53,7 +54,11 @@ def named_cameras(size: int) -> dict[str, Camera]:
 
 
 def turntable_cameras(
-    n: int, size: int, elevation_deg: float = 0.0, radius: float = 2.7, fov_deg: float = 50.0
+    n: int,
+    size: int,
+    elevation_deg: float = 0.0,
+    radius: float = FACELIFT_DISTANCE,
+    focal: float = FACELIFT_FOCAL,
 ) -> list[Camera]:
     """Cameras in a circle about the z axis that look at the origin.
 
@@ -62,10 +67,10 @@ def turntable_cameras(
         size: Image width and height in pixels.
         elevation_deg: Of the cameras above the xy plane.
         radius: Distance from the origin, model units.
-        fov_deg: Full field of view, horizontal and vertical.
+        focal: Focal length in picture sides.
     """
     azimuths = 270 + 360 * np.arange(n) / n
-    return [orbit_camera(azimuth, elevation_deg, size, radius, fov_deg) for azimuth in azimuths]
+    return [orbit_camera(azimuth, elevation_deg, size, radius, focal) for azimuth in azimuths]
 
 
 @torch.no_grad()
@@ -75,17 +80,10 @@ def render_turntable(
     size: int,
     background: float | Tensor | None = None,
     elevation_deg: float = 0.0,
-    backend: Backend = "auto",
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the n frames of a turntable of one scene, drawn a few at a time as asked for. [H, W, 3]"""
     cameras = turntable_cameras(n, size, elevation_deg)
     together = min(FRAMES_AT_ONCE, max(1, PIXELS_AT_ONCE // size**2))
     for start in range(0, n, together):
         K, w2c = camera_tensors(cameras[start : start + together])
-        yield from to_uint8(render(gaussians, K, w2c, size, size, background, backend).rgb)
-
-
-def camera_tensors(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor]:
-    """What `render` takes of several cameras: K [V, 3, 3] and w2c [V, 4, 4], float64."""
-    K = torch.from_numpy(np.stack([camera.K for camera in cameras]))
-    return K, torch.from_numpy(np.stack([camera.w2c for camera in cameras]))
+        yield from to_uint8(render(gaussians, K, w2c, size, size, background).rgb)

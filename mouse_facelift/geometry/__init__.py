@@ -1,5 +1,23 @@
 """Cameras, rays, triangulation and visual hulls: NumPy and torch only, no files."""
 
-from .cameras import Camera, Similarity, look_at_rotation, transform_pixels
+from .cameras import (
+    FACELIFT_DISTANCE,
+    FACELIFT_FOCAL,
+    Camera,
+    Similarity,
+    direction,
+    look_at_rotation,
+    similarity_scale,
+    transform_pixels,
+)
 
-__all__ = ["Camera", "Similarity", "look_at_rotation", "transform_pixels"]
+__all__ = [
+    "FACELIFT_DISTANCE",
+    "FACELIFT_FOCAL",
+    "Camera",
+    "Similarity",
+    "direction",
+    "look_at_rotation",
+    "similarity_scale",
+    "transform_pixels",
+]

@@ -15,6 +15,11 @@ from ..errors import CalibrationError
 
 Array = NDArray[np.float64]
 
+FACELIFT_DISTANCE = 2.7
+"""Of FaceLift's cameras from the animal, model units."""
+FACELIFT_FOCAL = 548.9937744 / 512
+"""Their focal length in picture sides: 50 degrees of field of view."""
+
 ROTATION_TOLERANCE = 1e-4
 """Largest entry of `R R^T - I` accepted: five decimals pass, a sheared matrix does not."""
 
@@ -39,9 +44,21 @@ class Similarity:
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise CalibrationError(f"similarity scale is {self.scale}, expected a positive number.")
 
+    @classmethod
+    def from_world_from_model(cls, matrix: ArrayLike) -> "Similarity":
+        """The similarity of this `world_from_model`. [4, 4]"""
+        matrix = np.asarray(matrix, float)
+        scale = similarity_scale(matrix)
+        return cls(1 / scale, matrix[:3, :3].T / scale, matrix[:3, 3])
+
     def apply(self, points: ArrayLike) -> Array:
         """Take world points to model points. [..., 3] -> [..., 3]"""
         return self.scale * (np.asarray(points, float) - self.center) @ self.rotation.T
+
+    @property
+    def inverse(self) -> "Similarity":
+        """The way back."""
+        return Similarity(1 / self.scale, self.rotation.T, -self.scale * self.rotation @ self.center)
 
     @property
     def model_from_world(self) -> Array:
@@ -207,6 +224,26 @@ class Camera:
         R = _array(R, (3, 3), "R")
         camera = Camera.from_rt(K, R, -R @ self.center, width, height)
         return camera, camera.K @ camera.R @ self.R.T @ np.linalg.inv(self.K)
+
+
+def similarity_scale(matrix: ArrayLike) -> float:
+    """How many times as long a similarity makes everything. [4, 4]"""
+    return float(np.cbrt(np.linalg.det(np.asarray(matrix, float)[:3, :3])))
+
+
+def direction(azimuth: ArrayLike, elevation: ArrayLike) -> Array:
+    """Unit vectors to sides, Z up.
+
+    Args:
+        azimuth: Counter-clockwise from +x seen from above, radians. [...]
+        elevation: Above the xy plane, radians; may broadcast. [...]
+
+    Returns:
+        [..., 3]
+    """
+    flat = np.cos(elevation)
+    parts = flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)
+    return np.stack(np.broadcast_arrays(*parts), axis=-1)
 
 
 def look_at_rotation(forward: ArrayLike, up: ArrayLike = (0.0, 0.0, 1.0)) -> Array:

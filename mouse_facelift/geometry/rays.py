@@ -1,11 +1,14 @@
 """Cameras as batched tensors and the ray of every pixel: what the networks and renderers see of a camera."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .cameras import Camera
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,12 @@ class CameraBatch:
     def to(self, device: torch.device | str) -> "CameraBatch":
         """Move to a device."""
         return CameraBatch(self.K.to(device), self.w2c.to(device))
+
+
+def camera_tensors(cameras: Iterable[Camera]) -> tuple[Tensor, Tensor]:
+    """Several cameras as networks and renderers take them: K [V, 3, 3] and w2c [V, 4, 4]."""
+    K, w2c = zip(*((camera.K, camera.w2c) for camera in cameras), strict=True)
+    return torch.from_numpy(np.stack(K)).float(), torch.from_numpy(np.stack(w2c)).float()
 
 
 def select_views(values: Tensor, views: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Triangulation:
     residual_px: Array
 
 
-def triangulate(points: ArrayLike, cameras: Sequence[Camera], huber_px: float = HUBER_PX) -> Triangulation:
+def triangulate(points: ArrayLike, cameras: Sequence[Camera]) -> Triangulation:
     """Find the point that reprojects best, so that one wrong view cannot drag it away.
 
     The midpoint of the rays starts Gauss-Newton steps on the reprojection error under Huber's loss
@@ -39,7 +39,6 @@ def triangulate(points: ArrayLike, cameras: Sequence[Camera], huber_px: float = 
     Args:
         points: Pixel positions of one point, half-pixel centres; NaN where a view does not see it. [V, 2]
         cameras: The V cameras.
-        huber_px: Where Huber's loss turns from quadratic to linear, in pixels.
 
     Returns:
         The point in the cameras' world and its residual per view.
@@ -51,7 +50,7 @@ def triangulate(points: ArrayLike, cameras: Sequence[Camera], huber_px: float = 
     seen = int(np.isfinite(pixels).all(-1).sum())
     if seen < 2:
         raise DataError(f"triangulation: {seen} views see the point, expected at least 2.")
-    found = triangulate_many(pixels[None], cameras, huber_px)
+    found = triangulate_many(pixels[None], cameras)
     if np.isnan(found.point[0]).any():
         raise DataError("triangulation: all rays are parallel. Are the cameras copies of one another?")
     return Triangulation(found.point[0], found.residual_px[0])

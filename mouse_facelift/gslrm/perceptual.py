@@ -43,7 +43,7 @@ VGG19_SOURCES = (
 )
 VGG16_SOURCES = (
     "Take torchvision's vgg16-397923af.pth from https://download.pytorch.org/models/, put the file into "
-    "checkpoints/ and set loss.lpips_weights to it."
+    "checkpoints/ and set lpips_weights to it (for training, loss.lpips_weights)."
 )
 
 _PUBLISHED = re.compile(r"(?:.*\.)?conv(\d+)\.(weight|bias)")

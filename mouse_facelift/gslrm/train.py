@@ -18,11 +18,11 @@ from ..samples.datasets import SampleDataset, as_floats, composite
 from ..samples.format import read_list
 from ..samples.mixture import Mixture
 from ..samples.training_data import TrainingData
+from ..spacing import spread_evenly
 from ..training.data import open_samples, with_start
 from ..training.loop import fit, seed_everything
 from ..training.preflight import run_folder
 from ..training.process import this_process
-from ..training.sampler import spread_evenly
 from ..training.trial import trial
 from .adapters import choose_parts
 from .augment import augment

@@ -13,7 +13,7 @@ from ..samples.datasets import SampleDataset
 from ..samples.format import Sample
 from ..samples.mixture import Mixture
 from ..samples.training_data import Rig
-from ..training.sampler import spread_evenly
+from ..spacing import spread_evenly
 from .config import TrainGSLRMConfig, ViewsConfig
 
 log = logging.getLogger(__name__)

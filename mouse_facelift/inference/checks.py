@@ -3,9 +3,11 @@
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ..errors import ConfigError, DataError, MflError
 from ..provenance import check_maker, check_output
+from ..samples.datasets import check_ids
 from ..samples.training_data import TrainingData
 from .config import InferConfig, ReconstructionConfig
 from .inputs import Source
@@ -68,7 +70,7 @@ def check_references(config: ReconstructionConfig, sources: Sequence[Source]) ->
         try:
             shown = choose_reference(slots, config.reference_view, source.view_ids)
         except MflError as error:
-            raise named(error, source) from None
+            raise named(error, source.path) from None
         if config.reference_view is None and shown != slots.view_ids[0]:
             others.append(f"camera {shown} of {source.name}")
     if others:
@@ -114,10 +116,10 @@ def _size(mm_per_unit: float, ranges: Sequence[tuple[float, float]]) -> float:
     return min(sizes, key=lambda size: abs(math.log(size)))
 
 
-def named(error: MflError, source: Source) -> MflError:
-    """The same error, saying of which sample."""
+def named(error: MflError, place: Path) -> MflError:
+    """The same error, saying of which sample: where it lies."""
     message = str(error)
-    return error if message.startswith(str(source.path)) else type(error)(f"{source.path}: {message}")
+    return error if message.startswith(str(place)) else type(error)(f"{place}: {message}")
 
 
 def _check_views(config: InferConfig, source: Source) -> None:
@@ -130,8 +132,7 @@ def _check_views(config: InferConfig, source: Source) -> None:
             raise ConfigError("reference_view names a camera, but a lone picture has none. Remove it.")
         return
     present = list(source.view_ids)
-    if len(set(present)) < len(present):
-        raise DataError(f"{source.path}: views {present} hold a camera id twice; results are named by it.")
+    check_ids(source.path, present)
     if config.mode == "direct" and len(present) < 2:
         raise DataError(f"{source.path}: has one view; direct mode needs at least two. Use mode=e2e.")
     missing = [view_id for view_id in config.input_views or () if view_id not in present]

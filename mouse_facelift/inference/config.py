@@ -9,7 +9,11 @@ from ..capture.config import ReadingConfig
 from ..config import Config, each_once
 from ..gaussians.config import FilterConfig
 from ..mvdiffusion.config import SamplingConfig
+from ..parallel import worker_count
 from ..preprocess.config import GeometryConfig, QualityConfig, SelectionConfig
+
+READERS = 4
+"""Samples are read by so many threads at most: more would only fill the memory."""
 
 
 class TurntableConfig(Config):
@@ -144,12 +148,9 @@ class ReconstructionConfig(Config):
     @model_validator(mode="after")
     def _fits_the_mode(self) -> Self:
         if self.mode == "direct":
-            unused = {
-                "mvdiffusion": self.mvdiffusion is not None,
-                "compile": self.compile,
-            }
-            for given in (name for name, is_set in unused.items() if is_set):
-                raise ValueError(f"mode direct does not use {given}; remove it or set mode=e2e")
+            if self.mvdiffusion is not None or self.compile:
+                unused = "compile" if self.mvdiffusion is None else "mvdiffusion"
+                raise ValueError(f"mode direct does not use {unused}; remove it or set mode=e2e")
             if self.reference_view is not None:
                 raise ValueError("mode direct has no reference_view; set input_views, or mode=e2e")
             return self
@@ -223,6 +224,11 @@ class InferConfig(ReconstructionConfig):
         "0 is one per core, at most 16.",
     )
     overwrite: bool = Field(False, description="Do finished samples again instead of keeping them.")
+
+    @property
+    def readers(self) -> int:
+        """Threads that read ahead."""
+        return min(READERS, worker_count(self.workers))
 
     @model_validator(mode="after")
     def _mask_fits_the_mode(self) -> Self:

@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..gaussians import Gaussians, render
 from ..gaussians.similarity import transformed
 from ..gaussians.turntable import render_turntable
-from ..metrics import psnr, silhouette_iou, ssim
+from ..metrics import finite, psnr, silhouette_iou, ssim
 from ..parallel import MAX_BYTES
 from ..pictures import contact_sheet, to_uint8
 from ..samples.datasets import composite
@@ -118,7 +118,7 @@ def _at_real_cameras(
             f"{kind}_cam_{view_id:03d}.png": level
             for view_id, level in zip(views.view_ids, levels, strict=True)
         }
-    return files, rows, None if cost is None else _finite(float(cost))
+    return files, rows, None if cost is None else finite(cost)
 
 
 def _rows(
@@ -130,7 +130,7 @@ def _rows(
         {
             "view_id": view_id,
             "role": "input" if view_id in shown_ids else "held_out",
-            **dict(zip(scores, map(_finite, row), strict=True)),
+            **dict(zip(scores, map(finite, row), strict=True)),
         }
         for view_id, row in zip(view_ids, values, strict=True)
     ]
@@ -144,7 +144,3 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
             if values:
                 means[f"{role}/{name}"] = float(np.mean(values))
     return means
-
-
-def _finite(number: float) -> float | None:
-    return number if np.isfinite(number) else None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError, DependencyError
 from ..geometry import Camera, Similarity
-from ..geometry.rays import CameraBatch
+from ..geometry.rays import CameraBatch, camera_tensors
 from ..mvdiffusion import MVDiffusionPipeline, Slots
 from ..mvdiffusion.config import SamplingConfig
 from ..mvdiffusion.fast import speed_up, speed_up_vae
@@ -230,9 +230,7 @@ def _facelift_cameras(slots: Slots, K: Tensor, w2c: Tensor, size: int) -> SlotCa
 
 
 def _as_tensors(view_ids: Sequence[int], cameras: Sequence[Camera]) -> SlotCameras:
-    K = torch.from_numpy(np.stack([camera.K for camera in cameras])).float()
-    w2c = torch.from_numpy(np.stack([camera.w2c for camera in cameras])).float()
-    return SlotCameras(tuple(view_ids), K, w2c)
+    return SlotCameras(tuple(view_ids), *camera_tensors(cameras))
 
 
 def resized(pictures: Tensor, size: int) -> Tensor:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..gaussians import Gaussians
 from ..gaussians.similarity import transformed
-from ..geometry import Similarity
+from ..geometry import Similarity, similarity_scale
 from .inputs import Source
 
 FOLDER = "sequence"
@@ -69,8 +69,7 @@ class Moment:
     @property
     def similarity(self) -> Similarity:
         """From the rig's millimetres to its model units."""
-        scale = mm_per_unit(self.world_from_model)
-        return Similarity(1 / scale, self.world_from_model[:3, :3].T / scale, self.world_from_model[:3, 3])
+        return Similarity.from_world_from_model(self.world_from_model)
 
     def gaussians(self) -> Gaussians:
         """Its Gaussians in model units, on the CPU."""
@@ -105,15 +104,10 @@ def check_sequence(sources: Sequence[Source]) -> None:
                 f"{source.path}: its cameras file has no frame_index or no world_from_model, which a "
                 "sequence needs. Use samples written by `mfl preprocess`, or sequence.enabled=false."
             )
-        frames[source.name], scales[source.name] = frame, mm_per_unit(matrix)
+        frames[source.name], scales[source.name] = frame, similarity_scale(matrix)
     if frames:
         check_frames(frames)
         check_scales(scales)
-
-
-def mm_per_unit(world_from_model: ArrayLike) -> float:
-    """Scale of a similarity [4, 4]."""
-    return float(np.cbrt(np.linalg.det(np.asarray(world_from_model, float)[:3, :3])))
 
 
 def check_frames(frames: Mapping[str, int]) -> None:

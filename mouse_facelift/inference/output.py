@@ -9,7 +9,7 @@ from typing import Any
 from ..config import dump_config
 from ..errors import ConfigError, DataError
 from ..files import remove_leftovers
-from ..provenance import Run
+from ..provenance import Run, flattened
 from .config import InferConfig
 from .inputs import Source
 from .moments import FOLDER
@@ -105,7 +105,7 @@ class OutputFolder:
         content = _read(path, ("config", *self._made_with))
         if not any((self.path / name).exists() for name in content["samples"]):
             return nothing  # That run failed before its first sample.
-        then, now = _flat(content["config"]), _flat(now)
+        then, now = flattened(content["config"]), flattened(now)
         differing = [key for key in now if not _matters_not(key) and then.get(key) != now[key]]
         if differing:
             changes = "; ".join(f"{key}: then {then.get(key)}, now {now[key]}" for key in differing)
@@ -139,15 +139,6 @@ class OutputFolder:
 def _matters_not(key: str) -> bool:
     """A sequence is made anew where its settings change, from the samples that are there."""
     return key in MATTERS_NOT or key.startswith("sequence.")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as they are written on the command line."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return flat
 
 
 def _read(path: Path, sections: Sequence[str]) -> dict[str, Any]:

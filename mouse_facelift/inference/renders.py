@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..gaussians import Gaussians, render
-from ..gaussians.turntable import camera_tensors, named_cameras
+from ..gaussians.turntable import named_cameras
+from ..geometry.rays import camera_tensors
 from ..pictures import to_uint8
 
 DEPTH_STEPS = 4096
@@ -45,6 +46,6 @@ def alpha_levels(alpha: Tensor) -> NDArray[np.uint8]:
 def named_views(gaussians: Gaussians, size: int, background: float) -> dict[str, NDArray[np.uint8]]:
     """One scene seen from each named side, `top` and so on. [size, size, 3] each"""
     cameras = named_cameras(size)
-    K, w2c = camera_tensors(list(cameras.values()))
+    K, w2c = camera_tensors(cameras.values())
     pictures = to_uint8(render(gaussians, K, w2c, size, size, background).rgb)
     return dict(zip(cameras, pictures, strict=True))

@@ -2,14 +2,15 @@
 
 import logging
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from ..errors import DataError
+from ..errors import DataError, MflError
 from ..files import atomic_folder, write_json
 from ..parallel import overlapped, worker_count
 from ..progress import track
@@ -22,12 +23,13 @@ from .inputs import Source, Views
 from .models import Models, Weights, choose_device, load_models
 from .opening import Inputs, open_inputs
 from .output import OutputFolder
-from .pipeline import batches, reader_count
 from .results import Reconstruction, Results
 from .sequence import write_sequence
 from .writing import write_results
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 MUCH_CUT = 0.01
 """Share of the opacity that the filters may cut without a word."""
@@ -109,7 +111,7 @@ def reconstruct_all(
             with atomic_folder(output.folder(source)) as temporary:
                 write_results(temporary, results, config, source.name)
         except DataError as error:
-            raise named(error, source) from None
+            raise named(error, source.path) from None
         return results.means
 
     def draw(samples: Iterator[_Read]) -> Iterator[tuple[Source, Results]]:
@@ -117,7 +119,7 @@ def reconstruct_all(
             try:
                 results = draw_results(views, result, config)
             except DataError as error:
-                raise named(error, source) from None
+                raise named(error, source.path) from None
             _warn(source, result, results.filter_cost_db)
             output.begin(record, inputs.facts)
             yield source, results
@@ -145,7 +147,7 @@ def put_together(
         return overlapped(
             lambda source: _read(source, models.size, config),
             inputs.stream([done[name] for name in names]),
-            reader_count(config.workers),
+            config.readers,
         )
 
     write_sequence(config, [output.folder(source) for source in done.values()], read, device)
@@ -168,7 +170,7 @@ def _read_ahead(
         same = models.shown_size in (None, measured.rgba.shape[-1])
         return _Read(source, measured if same else _read(source, models.shown_size, config), measured)
 
-    return overlapped(read, sources, reader_count(config.workers))
+    return overlapped(read, sources, config.readers)
 
 
 def _reconstructions(
@@ -181,15 +183,32 @@ def _reconstructions(
             try:
                 result = next(results)
             except DataError as error:
-                raise named(error, sample.source) from None
+                raise named(error, sample.source.path) from None
             yield sample.source, sample.measured, result
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Several items at a time; those before an expected error come before it."""
+    batch: list[Item] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except (MflError, OSError):
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 def _read(source: Source, size: int | None, config: InferConfig) -> Views:
     try:
         return source.read(size, config.image_fill)
     except DataError as error:
-        raise named(error, source) from None
+        raise named(error, source.path) from None
 
 
 def _warn(source: Source, result: Reconstruction, cost: float | None) -> None:

@@ -23,18 +23,17 @@ from ..errors import DataError
 from ..files import atomic_folder, write_json
 from ..gaussians import Gaussians, render
 from ..gaussians.compact import open_compact
-from ..gaussians.turntable import camera_tensors
-from ..geometry import Camera
+from ..geometry import Camera, similarity_scale
+from ..geometry.rays import camera_tensors
 from ..parallel import overlapped
 from ..pictures import to_uint8
 from ..progress import track
-from ..provenance import sha256
+from ..provenance import noted, sha256
 from ..videos import open_video
 from .config import InferConfig, SequenceConfig
 from .flicker import Flicker
 from .inputs import Views
-from .moments import FOLDER, Moment, check_frames, check_scales, mm_per_unit
-from .pipeline import reader_count
+from .moments import FOLDER, Moment, check_frames, check_scales
 from .virtual_cameras import aimed_cameras, smoothed
 
 log = logging.getLogger(__name__)
@@ -77,10 +76,10 @@ def write_sequence(
     """
     moments = sorted((Moment.of(folder) for folder in folders), key=lambda moment: moment.frame_index)
     check_frames({moment.name: moment.frame_index for moment in moments})
-    scales = {moment.name: mm_per_unit(moment.world_from_model) for moment in moments}
+    scales = {moment.name: similarity_scale(moment.world_from_model) for moment in moments}
     check_scales(scales)
     made_from, place = _digest(moments, config), config.output / FOLDER
-    earlier = _read_metrics(place)
+    earlier = noted(place / "metrics.json")
     if earlier.get("made_from") == made_from and not config.overwrite:
         log.info("%s: made of the same results already, kept", place)
         return earlier
@@ -109,7 +108,7 @@ def write_sequence(
 
 def remove_sequence(output: Path) -> None:
     """Remove the sequence of results that are about to be replaced."""
-    if "made_from" in _read_metrics(output / FOLDER):
+    if "made_from" in noted(output / FOLDER / "metrics.json"):
         shutil.rmtree(output / FOLDER)
 
 
@@ -122,7 +121,7 @@ def _first_pass(folder: Path, moments: Sequence[Moment], config: InferConfig) ->
 
     outlines: list[_Outline] = []
     compact = open_compact(folder / "gaussians.npz") if config.sequence.compact else nullcontext()
-    with compact as writer, closing(overlapped(look, moments, reader_count(config.workers))) as seen:
+    with compact as writer, closing(overlapped(look, moments, config.readers)) as seen:
         results = zip(moments, seen, strict=True)
         for moment, (scene, outline) in track(results, "sequence: Gaussians", len(moments)):
             if writer is not None:
@@ -200,9 +199,7 @@ def _second_pass(
             for video, picture in zip(videos, pictures, strict=True):
                 video.write(picture)
 
-        scenes = stack.enter_context(
-            closing(overlapped(Moment.gaussians, moments, reader_count(config.workers)))
-        )
+        scenes = stack.enter_context(closing(overlapped(Moment.gaussians, moments, config.readers)))
         # One thread: a video's frames must come one after the other.
         encoded = stack.enter_context(closing(overlapped(encode, draw(scenes), 1, at_once=True)))
         for _ in track(encoded, "sequence: videos", len(moments)):
@@ -258,18 +255,9 @@ def _digest(moments: Sequence[Moment], config: InferConfig) -> str:
     content = {
         "settings": config.sequence.model_dump(mode="json"),
         "background": config.background,
-        "moments": list(overlapped(describe, moments, reader_count(config.workers))),
+        "moments": list(overlapped(describe, moments, config.readers)),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _read_metrics(place: Path) -> dict[str, Any]:
-    """Of an earlier sequence; empty where there is none that can be read."""
-    try:
-        content = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

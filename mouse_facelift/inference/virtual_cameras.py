@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import Camera
+from ..geometry import Camera, direction
 from .config import SequenceCameraConfig
 
 Array = NDArray[np.float64]
@@ -29,12 +29,8 @@ def aimed_cameras(
     Returns:
         T cameras in the rig's frame.
     """
-    elevation, azimuths = np.radians(config.elevation_deg), np.radians(azimuths_deg)
+    outwards = direction(np.radians(azimuths_deg), np.radians(config.elevation_deg))
     tangent = np.tan(np.radians(config.fov_deg) / 2)
-    flat = np.cos(elevation)
-    outwards = np.stack(
-        [flat * np.cos(azimuths), flat * np.sin(azimuths), np.full_like(azimuths, np.sin(elevation))], axis=-1
-    )
     focal = size / (2 * tangent)
     # At a distance of 0 first: only the rotations are needed to find the distance.
     rotations = np.stack([Camera.look_at(way, (0, 0, 0), focal, size).R for way in outwards])

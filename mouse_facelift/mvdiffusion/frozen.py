@@ -263,23 +263,22 @@ class FrozenParts:
         return self.image_encoder(pixels.to(self.image_encoder.dtype)).image_embeds.float()
 
     @torch.no_grad()
-    def class_labels(self, embeds: Tensor, noise: Tensor, level: int = 0) -> Tensor:
-        """Noise embeddings and append the noise level (facelift_spec.md 6.4); level 0 still adds a little.
+    def class_labels(self, embeds: Tensor, noise: Tensor) -> Tensor:
+        """Noise embeddings and append the noise level (facelift_spec.md 6.4): 0, which still adds a little.
 
         Args:
             embeds: [..., D]
             noise: Standard normal. [..., D]
-            level: Timestep of the image noising schedule.
 
         Returns:
             [..., 2D]
         """
         mean, std = self.image_normalizer.mean.float(), self.image_normalizer.std.float()
-        kept = self.image_noising_scheduler.alphas_cumprod[level].to(embeds)
+        kept = self.image_noising_scheduler.alphas_cumprod[0].to(embeds)
         noised = kept.sqrt() * (embeds - mean) / std + (1 - kept).sqrt() * noise
-        levels = torch.tensor([level], device=embeds.device)
+        level = torch.zeros(1, device=embeds.device)
         code = get_timestep_embedding(
-            levels, embeds.shape[-1], flip_sin_to_cos=True, downscale_freq_shift=0
+            level, embeds.shape[-1], flip_sin_to_cos=True, downscale_freq_shift=0
         ).to(embeds)
         noised = noised * std + mean
         return torch.cat([noised, code.expand_as(noised)], dim=-1)

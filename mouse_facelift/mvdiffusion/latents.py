@@ -181,13 +181,15 @@ class LatentCache:
                 faults[index] = str(error) if self.files[index].path.exists() else ""
         return faults
 
-    def check_space(self) -> None:
+    def check_space(self, pending: int) -> None:
         """Refuse to begin what the disk cannot hold.
 
+        Args:
+            pending: How many samples are to be encoded.
+
         Raises:
-            ConfigError: what is pending needs more than is free.
+            ConfigError: they need more than is free.
         """
-        pending = len(self.pending())
         needed = pending * self.bytes_per_sample
         free = free_bytes(self.folder)
         if needed > free:
@@ -210,8 +212,8 @@ class LatentCache:
             ConfigError: not enough disk.
             DataError: a sample cannot be read, or its encodings are not finite.
         """
-        self.check_space()
         pending = self.pending()
+        self.check_space(len(pending))
         if process.is_main_process:
             self.pictures.save()
             self._announce(pending)
@@ -238,7 +240,7 @@ class LatentCache:
             ConfigError: not enough disk for `build`.
             DataError: as `build`, of the first sample.
         """
-        self.check_space()
+        self.check_space(len(self.pending()))
         rgba = self.data[0]["rgba"].to(process.device)
         with encoders_on(self.frozen, process.device):
             first = HeldEncodings(self._encode_sample(0, rgba))

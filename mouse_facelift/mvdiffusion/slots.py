@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..errors import CalibrationError, CheckpointError, DataError
 from ..files import write_json
-from ..geometry import Camera
-from ..geometry.rays import CameraBatch
+from ..geometry import FACELIFT_DISTANCE, FACELIFT_FOCAL, Camera, direction
+from ..geometry.rays import CameraBatch, camera_tensors
 from ..samples.format import Sample
 from .pose import check_view_count, nearest_prompts, pose_rays, relative_azimuths_deg
 from .weights import read_json
@@ -25,9 +25,6 @@ FACELIFT_NAMES = ("front", "front_right", "right", "back", "left", "front_left")
 FACELIFT_AZIMUTHS_DEG = (270.0, 225.0, 180.0, 90.0, 0.0, 315.0)
 FACELIFT_RELATIVE_DEG = (0.0, -45.0, -90.0, 180.0, 90.0, 45.0)
 """To the front, as the published prompts name them (facelift_spec.md 5)."""
-FACELIFT_DISTANCE = 2.7
-FACELIFT_FOCAL = 548.9937744 / 512
-"""In image widths: 50 degrees of field of view."""
 AZIMUTH_TOLERANCE_DEG = 15.0
 
 
@@ -84,8 +81,8 @@ class Slots:
     @property
     def camera_batch(self) -> CameraBatch:
         """The cameras as tensors, for one object. [1, V, ...]"""
-        K, w2c = (torch.from_numpy(matrices).float()[None] for matrices in (self.K, self.w2c))
-        return CameraBatch(K, w2c)
+        K, w2c = camera_tensors(self.cameras)
+        return CameraBatch(K[None], w2c[None])
 
     def prompt_index(self, w2c: Tensor) -> Tensor:
         """The row of the prompt bank that each view is told.
@@ -117,8 +114,7 @@ class Slots:
     @classmethod
     def facelift(cls, image_size: int) -> "Slots":
         """FaceLift's six slots; slot k is filled by a sample's camera k."""
-        angles = np.radians(FACELIFT_AZIMUTHS_DEG)
-        centers = FACELIFT_DISTANCE * np.stack([np.cos(angles), np.sin(angles), np.zeros(6)], axis=1)
+        centers = FACELIFT_DISTANCE * direction(np.radians(FACELIFT_AZIMUTHS_DEG), 0.0)
         cameras = [Camera.look_at(c, (0, 0, 0), FACELIFT_FOCAL * image_size, image_size) for c in centers]
         return cls("facelift", tuple(range(6)), tuple(cameras), FACELIFT_RELATIVE_DEG)
 

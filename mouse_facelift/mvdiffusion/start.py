@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError
 from ..hub import fetch
 from ..samples.datasets import SampleDataset, composite
-from ..training.loop import this_process
-from ..training.sampler import spread_evenly
+from ..spacing import spread_evenly
+from ..training.process import this_process
 from .attention import AttentionMode
 from .config import StartConfig
 from .denoiser import Denoiser

@@ -12,8 +12,9 @@ from ..samples.format import read_list
 from ..samples.training_data import TrainingData
 from ..training.checkpoints import Checkpoint, checkpoint_to_resume
 from ..training.data import open_samples, with_start
-from ..training.loop import fit, seed_everything, this_process
+from ..training.loop import fit, seed_everything
 from ..training.preflight import run_folder
+from ..training.process import this_process
 from ..training.trial import trial
 from .config import DataConfig, TrainMVDiffConfig
 from .folders import frozen_folder, locate, write_frozen

@@ -12,7 +12,7 @@ from ..geometry.rays import CameraBatch
 from ..metrics import outline_in_one_color, psnr, silhouette_iou, ssim
 from ..pictures import contact_sheet, label, write_png
 from ..samples.datasets import composite
-from ..training.sampler import spread_evenly
+from ..spacing import spread_evenly
 from .config import ValidationConfig
 from .pipeline import MVDiffusionPipeline
 from .silhouettes import estimate_silhouettes

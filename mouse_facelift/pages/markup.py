@@ -44,11 +44,9 @@ def join(*content: Content | Iterable[Content]) -> Markup:
     return Markup("".join(parts))
 
 
-def number(value: float, digits: int = 1) -> str:
-    """A coordinate without noise: rounded, no trailing zeros, no minus zero."""
-    text = f"{value:.{digits}f}"
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
+def number(value: float) -> str:
+    """A coordinate without noise: one decimal, no trailing zero, no minus zero."""
+    text = f"{value:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text
 
 

@@ -53,9 +53,7 @@ class Interval:
     text: str
 
 
-def line_chart(
-    series: Sequence[Series], title: str, x_label: str, y_label: str, zero_based: bool = False
-) -> Markup:
+def line_chart(series: Sequence[Series], title: str, x_label: str, y_label: str) -> Markup:
     """Lines over common axes, with dots, bands and a legend.
 
     Args:
@@ -63,14 +61,12 @@ def line_chart(
         title: Read aloud.
         x_label: Below the axis.
         y_label: Above the axis.
-        zero_based: Whether the vertical axis starts at 0.
     """
     xs = [x for each in series for x, _ in each.points]
     ys = [y for each in series for _, y in each.points]
     ys += [end for each in series for pair in each.band for end in pair]
     across = Axis(*_spread(xs, 0.02), LEFT, WIDTH - RIGHT)
-    low, high = _spread(ys, 0.06)
-    height = Axis(0.0 if zero_based else low, high, HEIGHT - BOTTOM, TOP + 14)
+    height = Axis(*_spread(ys, 0.06), HEIGHT - BOTTOM, TOP + 14)
     chart = drawing(
         WIDTH,
         HEIGHT,

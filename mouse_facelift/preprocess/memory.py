@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..capture.recording import Recording
 from ..errors import MflError
-from .facts import RecordingFacts
 from .first_stages import first_stages
 from .journal import Journal
 from .opening import Opened
@@ -29,11 +28,9 @@ class PlannedFrames:
     """The frames that become samples.
 
     Attributes:
-        facts: The recording's cameras and clock.
         plan: Names, frames and geometry, the same as those of `mfl preprocess`.
     """
 
-    facts: RecordingFacts
     plan: Plan
     _recording: Recording
     _second_pass: SecondPass
@@ -79,7 +76,7 @@ def planned_frames(opened: Opened, folder: Path) -> Iterator[PlannedFrames]:
             with Journal(workspace.work, SINGLE.name) as journal:
                 facts, plan, first_pass = first_stages(opened, workspace, journal, SINGLE)
                 second_pass = SecondPass(opened.config, facts, plan, first_pass)
-                yield PlannedFrames(facts, plan, opened.recording, second_pass)
+                yield PlannedFrames(plan, opened.recording, second_pass)
         except MflError:
             _leave(workspace, folder)
             raise

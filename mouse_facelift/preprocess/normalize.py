@@ -6,15 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
-from ..geometry import Camera, Similarity, look_at_rotation
+from ..geometry import FACELIFT_DISTANCE, FACELIFT_FOCAL, Camera, Similarity, look_at_rotation
 from ..geometry.cameras import Array
 from .config import GeometryConfig
 from .observation import Observation
 from .warp import View
 
-REFERENCE_FOCAL, REFERENCE_DISTANCE, REFERENCE_SIZE = 548.9937744, 2.7, 512
-"""The published models' cameras: focal length in pixels at this picture size, and distance in model units."""
-HALF_FIELD = REFERENCE_DISTANCE * (REFERENCE_SIZE / 2) / REFERENCE_FOCAL
+HALF_FIELD = FACELIFT_DISTANCE / (2 * FACELIFT_FOCAL)
 """Half the width, in model units, that such a camera sees at the origin: 1.259."""
 IMAGE_MARGIN = 0.02
 """Share of the picture kept free along its border when the scale or the crop is fitted."""
@@ -122,7 +120,7 @@ def choose_framing(
         scale = float(np.percentile(limits, 100 - config.fit_percentile, method="lower"))
     elif config.scale == "mean_distance":
         rig = np.stack([camera.center for camera in cameras])
-        scale = REFERENCE_DISTANCE / float(np.linalg.norm(centers[:, None] - rig, axis=-1).mean())
+        scale = FACELIFT_DISTANCE / float(np.linalg.norm(centers[:, None] - rig, axis=-1).mean())
     else:
         scale = float(config.scale)
     side = None
@@ -177,10 +175,10 @@ def lookat_camera(
     Returns:
         K [3, 3] and the world-to-camera rotation [3, 3].
     """
-    focal = REFERENCE_FOCAL * size / REFERENCE_SIZE
+    focal = FACELIFT_FOCAL * size
     if config.focal == "per_view":
         distance = similarity.scale * float(np.linalg.norm(similarity.center - camera.center))
-        focal *= distance / REFERENCE_DISTANCE
+        focal *= distance / FACELIFT_DISTANCE
     K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
     return K, aim(camera, similarity.center, similarity.rotation[2])
 
@@ -229,7 +227,7 @@ def reach(
         in_camera = (outline - camera.center) @ aim(camera, center, up).T
         tangent = np.abs(in_camera[:, :2] / in_camera[:, 2:]).max()
         per_view = config.focal == "per_view"
-        reaches.append(tangent * (np.linalg.norm(center - camera.center) if per_view else REFERENCE_DISTANCE))
+        reaches.append(tangent * (np.linalg.norm(center - camera.center) if per_view else FACELIFT_DISTANCE))
     return float(max(reaches))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..capture.recording import Recording
 from ..files import free_bytes
 from ..geometry.cameras import Array
-from ..words import data_size
+from ..words import data_size, duration
 from .config import PreprocessConfig, SelectionConfig
 from .facts import RecordingFacts
 from .first_pass import FirstPass
@@ -81,7 +81,7 @@ def preview(
         "would write %d samples to %s: about %s, %s of disk (%s free)",
         samples,
         config.output,
-        _duration(seconds),
+        duration(seconds),
         data_size(needed),
         data_size(free),
     )
@@ -121,8 +121,8 @@ def _try(
 
 def _recording_lines(facts: RecordingFacts) -> list[str]:
     size = f"{facts.cameras[0].width}x{facts.cameras[0].height}"
-    duration = f", {facts.frame_count / facts.fps:.1f} s at {facts.fps:g}/s" if facts.fps else ""
-    lines = [f"{facts.name}: {len(facts.cameras)} cameras, {size}, {facts.frame_count} frames{duration}"]
+    length = f", {facts.frame_count / facts.fps:.1f} s at {facts.fps:g}/s" if facts.fps else ""
+    lines = [f"{facts.name}: {len(facts.cameras)} cameras, {size}, {facts.frame_count} frames{length}"]
     lines += [f"calibration: {facts.convention}"]
     for lag in facts.lags:
         late = f"late by {lag['best']} frames" if lag["best"] else "in step"
@@ -142,9 +142,3 @@ def _trial_lines(trial: Trial) -> list[str]:
         f"scale about {plan.framing.scale:.5g} units per mm",
     ]
     return lines + [f"frame {item.frame} dropped: {'; '.join(item.reasons)}" for item in plan.dropped]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -198,7 +198,6 @@ class SecondPass:
                 "rotation": similarity.rotation.tolist(),
                 "center_mm": similarity.center.tolist(),
             },
-            "azimuth_order": list(self.plan.azimuth_order),
             "quality": quality_metadata(rows),
             "source": {
                 "recording": self.facts.name,

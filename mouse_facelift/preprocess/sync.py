@@ -20,6 +20,7 @@ from ..geometry import Camera
 from ..geometry.cameras import Array
 from ..geometry.triangulation import triangulate
 from ..geometry.visual_hull import mask_iou, silhouette
+from ..words import several
 from .config import QualityConfig
 from .survey import animal_hull
 
@@ -237,7 +238,7 @@ def _mask_message(item: CameraLag) -> str:
 def _late(frames: int) -> str:
     if frames == 0:
         return "in step"
-    return f"{abs(frames)} frame{'s' * (abs(frames) > 1)} {'late' if frames > 0 else 'early'}"
+    return f"{several(abs(frames), 'frame')} {'late' if frames > 0 else 'early'}"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .. import __version__
 from ..config import dump_config
 from ..errors import ConfigError, DataError
 from ..files import remove_leftovers, write_json
-from ..provenance import check_maker
+from ..provenance import check_maker, flattened
 from ..samples.format import CAMERAS_FILE, read_sample
 from .config import PreprocessConfig
 
@@ -252,7 +252,7 @@ def _differences(found: Identity | None, expected: Identity) -> str:
     """What differs, for people: changed keys with both values."""
     if not found:
         return ""
-    before, after = _flatten(found), _flatten(expected)
+    before, after = flattened(found), flattened(expected)
     changed = [key for key in (after | before) if before.get(key) != after.get(key)]
     lines = []
     for key in changed[:SHOWN_DIFFERENCES]:
@@ -260,10 +260,3 @@ def _differences(found: Identity | None, expected: Identity) -> str:
         lines.append(f"{key}: {'the file changed' if key.startswith('inputs.') else values}")
     more = len(changed) - len(lines)
     return f" ({'; '.join(lines)}{f'; and {more} more' if more > 0 else ''})"
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -6,7 +6,7 @@ Changed pictures have other names, and equal ones are shared by all lists and ru
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +68,17 @@ class SampleCache:
                 faults[number] = str(error) if shard.path.exists() else ""
         return faults
 
-    def check_space(self) -> None:
+    def check_space(self, pending: Iterable[int]) -> None:
         """Refuse to begin what the disk cannot hold, judged from a few samples.
 
+        Args:
+            pending: Shards to be made, by number.
+
         Raises:
-            ConfigError: what is pending needs more than is free.
+            ConfigError: they need more than is free.
             DataError: a sample cannot be read.
         """
-        indices = [index for number in self.pending() for index in self._members(number)]
+        indices = [index for number in pending for index in self._members(number)]
         tried = [self._pack(index) for index in indices[:: max(1, len(indices) // TRIED)][:TRIED]]
         if not tried:
             return
@@ -88,7 +91,7 @@ class SampleCache:
                 "without the cache on disk."
             )
 
-    def build(self, rank: int = 0, world: int = 1, threads: int = 0) -> None:
+    def build(self, rank: int = 0, world: int = 1) -> None:
         """Make this process's share of what is not there yet.
 
         What an interrupted build has finished is kept, and the next one goes on from there.
@@ -96,20 +99,19 @@ class SampleCache:
         Args:
             rank: This process, among
             world: all that build.
-            threads: That decode; 0 is one per core.
 
         Raises:
             ConfigError: not enough disk.
             DataError: a sample cannot be read.
         """
-        self.check_space()
         pending = self.pending()
+        self.check_space(pending)
         if rank == 0:
             self._announce(pending)
         # By place among all, not among what is pending: the files of other processes appear meanwhile.
         share = [number for number in pending if number % world == rank]
         indices = [index for number in share for index in self._members(number)]
-        packed = iter(overlapped(self._pack, indices, worker_count(threads)))
+        packed = iter(overlapped(self._pack, indices, worker_count(0)))
         shown = track(packed, "caching pictures", len(indices)) if rank == 0 else packed
         for number in share:
             self.shards[number].write([next(shown) for _ in self._members(number)])

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from ..geometry.rays import camera_tensors
 from .format import Sample, SampleView, read_list, read_rgba, read_sample
 from .packing import Packed, pack, unpack
 
@@ -200,11 +201,8 @@ def sample_cameras(sample: Sample, size: int) -> dict[str, Tensor]:
     """The cameras of a sample's pictures at a size: `K`, `w2c`, `view_ids`; see `SampleDataset`."""
     cameras = [view.camera for view in sample.views]
     resized = [camera if camera.width == size else camera.resized(size, size)[0] for camera in cameras]
-    return {
-        "K": torch.from_numpy(np.stack([camera.K for camera in resized])).float(),
-        "w2c": torch.from_numpy(np.stack([camera.w2c for camera in resized])).float(),
-        "view_ids": torch.tensor([view.view_id for view in sample.views]),
-    }
+    K, w2c = camera_tensors(resized)
+    return {"K": K, "w2c": w2c, "view_ids": torch.tensor([view.view_id for view in sample.views])}
 
 
 def _item(sample: Sample, pictures: NDArray[np.uint8]) -> dict[str, Any]:
@@ -255,24 +253,23 @@ def composite(rgba: Tensor, background: float | Tensor) -> Tensor:
     return rgba[..., :3, :, :] * alpha + background * (1 - alpha)
 
 
-def check_ids(sample: Sample) -> None:
+def check_ids(folder: Path, view_ids: Sequence[int]) -> None:
     """Refuse a sample that names two cameras alike.
 
     Raises:
         DataError: it does.
     """
-    view_ids = [view.view_id for view in sample.views]
     if len(set(view_ids)) < len(view_ids):
         raise DataError(
-            f"{sample.folder}: views {view_ids} hold a camera id twice; every camera needs its own."
+            f"{folder}: views {list(view_ids)} hold a camera id twice; every camera needs its own."
         )
 
 
 def _check_views(samples: Sequence[Sample]) -> None:
     if not samples:
         raise DataError("the data set holds no samples.")
-    check_ids(samples[0])
     expected = [view.view_id for view in samples[0].views]
+    check_ids(samples[0].folder, expected)
     for sample in samples:
         found = [view.view_id for view in sample.views]
         if found != expected:

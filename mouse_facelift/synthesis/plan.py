@@ -57,7 +57,7 @@ def find_samples(config: SynthesizeConfig) -> dict[str, list[Sample]]:
     places: dict[str, Path] = {}
     for part, samples in found.items():
         for sample in samples:
-            check_ids(sample)
+            check_ids(sample.folder, [view.view_id for view in sample.views])
             name, folder = sample.folder.resolve().name, sample.folder.resolve()
             if name in places:
                 twice = "is listed twice" if places[name] == folder else f"has the name of {places[name]}"

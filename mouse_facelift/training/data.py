@@ -74,7 +74,7 @@ def cache_pictures(samples: SampleDataset, folder: Path, dry_run: bool = False) 
     broadcast_object_list(keys)
     cache = SampleCache(samples, keys[0], folder)
     if dry_run:
-        cache.check_space()
+        cache.check_space(cache.pending())
         return
     cache.build(process.process_index, process.num_processes)
     process.wait_for_everyone()

@@ -1,6 +1,5 @@
 """`status.json` in a run's folder: how far it is, which process works on it, and how it ended."""
 
-import json
 import logging
 import os
 import socket
@@ -14,6 +13,7 @@ import psutil
 
 from ..errors import DivergedError
 from ..files import write_json
+from ..provenance import noted
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     A `status` of `running` is checked: `killed` if the process is known to be gone, `stale?` if it ran
     elsewhere and has given no sign for long.
     """
-    try:
-        facts = dict(json.loads((folder / STATUS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+    facts = noted(folder / STATUS)
     if facts.get("status") == "running":
         facts["status"] = _liveness(facts)
     return facts

@@ -17,15 +17,12 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from accelerate.utils import parse_flag_from_env
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from ..errors import ConfigError, Interrupted
-from .signals import SIGNALS
+from ..border import LAUNCHED, USER_ERROR
+from ..errors import SIGNALS, ConfigError, Interrupted
+from ..words import several
 
 log = logging.getLogger(__name__)
 
-LAUNCHED = "MFL_LAUNCHED"
-"""Set in the environment of processes that leave it to their launcher to tell why they ended."""
-
-USER_ERROR = 2
 STOPPED = (-signal.SIGTERM, 130, 143)
 """How processes end that were asked to."""
 
@@ -76,8 +73,8 @@ def _check(gpus: int) -> None:
     there = torch.cuda.device_count()
     if gpus > there and not parse_flag_from_env("ACCELERATE_USE_CPU"):
         raise ConfigError(
-            f"--gpus {gpus}: this machine has {there} GPU{'' if there == 1 else 's'} that torch can use. Ask "
-            "for as many at most; CUDA_VISIBLE_DEVICES may hide some."
+            f"--gpus {gpus}: this machine has {several(there, 'GPU')} that torch can use. Ask for as many at "
+            "most; CUDA_VISIBLE_DEVICES may hide some."
         )
 
 

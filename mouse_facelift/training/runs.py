@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..provenance import noted
+from ..samples.format import CAMERAS_FILE
 from ..words import data_size, duration
 from .checkpoints import HOME, Checkpoint, list_checkpoints
 from .heartbeat import STATUS, read_status
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
 DEFAULT_FOLDERS = (Path("runs"), Path("outputs"))
 OWN_FOLDERS = {HOME, "validation", "tensorboard", "wandb", "pipeline", "latents"}
 """What a run keeps in its folder; other folders there may be runs again."""
-
-SAMPLE = "opencv_cameras.json"
-"""Marks a folder of pictures: no run lies in it."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,15 @@ def find_runs(folder: Path) -> Iterator[Path]:
         if {LOG, STATUS, LOCK} & set(files) or any((path / HOME).glob("step_*")):
             yield path
             names[:] = set(names) - OWN_FOLDERS
-        elif SAMPLE in files:
+        elif CAMERAS_FILE in files:
+            # Pictures: no run lies in it.
             names.clear()
         names[:] = sorted(name for name in names if not name.startswith("."))
 
 
 def summarize(folder: Path) -> RunSummary:
     """Read one run's folder; nothing in it is changed."""
-    status, made = read_status(folder), _read_json(folder / "run.json")
+    status, made = read_status(folder), noted(folder / "run.json")
     lines = read_log(folder) if (folder / LOG).is_file() else []
     checkpoints = list_checkpoints(folder)
     newest = checkpoints[-1] if checkpoints else None
@@ -178,10 +178,3 @@ def _best(metric: str | None, lines: Sequence[dict[str, Any]]) -> tuple[float | 
         return None, None
     value, step = max(measured)
     return sign * value, -step
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}

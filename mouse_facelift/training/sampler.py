@@ -117,12 +117,6 @@ class _Turns:
         return order, rank
 
 
-def spread_evenly(count: int, wanted: int) -> list[int]:
-    """At most `wanted` of the indices below `count`, evenly spread, the same ones every time."""
-    wanted = min(count, wanted)
-    return [index * count // wanted for index in range(wanted)]
-
-
 def step_generator(seed: int, step: int, micro_step: int, rank: int) -> torch.Generator:
     """The CPU generator of one forward pass; also seeds torch's global one, for code that draws from it."""
     state = int(np.random.SeedSequence([seed, step, micro_step, rank]).generate_state(1, np.uint64)[0])

@@ -51,7 +51,7 @@ def check_sharding(training: TrainingConfig, optimizer: OptimizerConfig) -> None
         )
 
 
-def shard(module: nn.Module, accelerator: Accelerator, unit: tuple[int, int] = UNIT) -> nn.Module | None:
+def shard(module: nn.Module, accelerator: Accelerator) -> nn.Module | None:
     """Spread a module's parameters over all processes, in place; each block is gathered when it computes.
 
     All processes begin from the first one's numbers. As accelerate does for others, what the module returns
@@ -60,7 +60,6 @@ def shard(module: nn.Module, accelerator: Accelerator, unit: tuple[int, int] = U
     Args:
         module: On the device; its parameters become DTensors.
         accelerator: Of the run.
-        unit: See `UNIT`.
 
     Returns:
         A whole copy on the CPU in the first process, for `TrainState`.
@@ -71,7 +70,7 @@ def shard(module: nn.Module, accelerator: Accelerator, unit: tuple[int, int] = U
         broadcast(tensor.detach(), src=0)
     twin = copy.deepcopy(module).cpu() if accelerator.is_main_process else None
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    for block in blocks(module, *unit):
+    for block in blocks(module, *UNIT):
         fully_shard(block, mesh=mesh)
     # What belongs to no block stays gathered from forward to backward. Torch warns of outputs that are views:
     # changed in place, they would have nobody gather it again.

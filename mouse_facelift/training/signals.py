@@ -12,11 +12,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import Interrupted
+from ..errors import SIGNALS, Interrupted
 
 log = logging.getLogger(__name__)
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 ECHO_S = 1.0
 """Launchers and schedulers signal a process and its group, so that one request arrives more than once."""

@@ -1,6 +1,5 @@
 """What a path holds that can be looked at: results of `mfl infer`, sequences, samples. Reads no Gaussians."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..gaussians import Gaussians
 from ..gaussians.compact import CompactSequence
+from ..provenance import noted
 from ..samples.format import CAMERAS_FILE, read_list, read_sample
 
 log = logging.getLogger(__name__)
@@ -144,10 +144,10 @@ def _in_order(moments: Sequence[Moment]) -> tuple[Moment, ...]:
 
 def _result(ply: Path) -> Moment:
     """A PLY and what `mfl infer` says of it."""
-    metrics = _json(ply.parent / "metrics.json")
+    metrics = noted(ply.parent / "metrics.json")
     stored = metrics.get("output_frame")
     if stored is None:
-        settings = _json(ply.parent.parent / "run.json").get("config")
+        settings = noted(ply.parent.parent / "run.json").get("config")
         stored = settings.get("output_frame") if isinstance(settings, dict) else None
     frame = metrics.get("frame_index")
     return Moment(
@@ -180,15 +180,6 @@ def _sequence(file: Path) -> Group:
         )
     )
     return Group(file.resolve().parent, tuple(moments))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """What a file of `mfl infer` says; nothing where it is not one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _named(groups: Sequence[Group]) -> list[Group]:

@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import write_text
-from ..geometry import Camera
+from ..geometry import FACELIFT_DISTANCE, FACELIFT_FOCAL, Camera, direction
 from ..pages.markup import Markup, tag
 from .config import START_VIEWS
 from .scene import Packed
@@ -20,10 +20,8 @@ from .scene import Packed
 SCRIPTS = ("sort.js", "camera.js", "splats.js", "viewer.js")
 """In the order in which one builds on another."""
 
-NAMED_VIEWS: Mapping[str, tuple[float, float]] = {
-    name: START_VIEWS[name] for name in ("front", "right", "back", "left", "top", "bottom")
-}
-"""Azimuth and elevation in degrees."""
+NAMED_VIEWS = {name: START_VIEWS[name] for name in ("front", "right", "back", "left", "top", "bottom")}
+"""Buttons: azimuth and elevation in degrees."""
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; worker-src blob:"
 """Content security policy of a page: the browser itself keeps it from loading or sending anything."""
@@ -47,8 +45,8 @@ class View:
 
     azimuth_deg: float = 300.0
     elevation_deg: float = 20.0
-    distance: float = 2.7
-    focal: float = 548.9938 / 512
+    distance: float = FACELIFT_DISTANCE
+    focal: float = FACELIFT_FOCAL
     target: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -60,10 +58,8 @@ class View:
 
     def camera(self, width: int, height: int) -> Camera:
         """The same camera for `render`: what the page shows in a canvas of this many pixels."""
-        azimuth, elevation = math.radians(self.azimuth_deg), math.radians(self.elevation_deg)
-        right = np.array([-math.sin(azimuth), math.cos(azimuth), 0])
-        flat = np.array([math.cos(azimuth), math.sin(azimuth), 0])
-        back = math.cos(elevation) * flat + np.array([0, 0, math.sin(elevation)])
+        azimuth, elevation = np.radians((self.azimuth_deg, self.elevation_deg))
+        right, back = direction(azimuth + math.pi / 2, 0.0), direction(azimuth, elevation)
         R = np.stack([right, np.cross(-back, right), -back])
         focal = self.focal * min(width, height)
         K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
@@ -77,28 +73,20 @@ class Scene:
     Attributes:
         name: On the button, such as "direct".
         frames: One packed scene, or one for each time.
-        labels: Of the frames; without them they are numbered.
     """
 
     name: str
     frames: Sequence[Packed]
-    labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.frames:
             raise DataError(f"scene '{self.name}' has no frames, expected at least one.")
-        if self.labels and len(self.labels) != len(self.frames):
-            raise DataError(
-                f"scene '{self.name}' has {len(self.labels)} labels for {len(self.frames)} frames, "
-                "expected one for each, or none."
-            )
 
 
 def splat_viewer(
     scenes: Sequence[Scene],
     *,
     view: View | None = None,
-    views: Mapping[str, tuple[float, float]] = NAMED_VIEWS,
     background: float = 1.0,
     side_by_side: bool = False,
     controls: bool = True,
@@ -114,7 +102,6 @@ def splat_viewer(
     Args:
         scenes: Selected by buttons, or side by side; one camera moves all of them.
         view: Where the camera starts.
-        views: Further buttons: name to azimuth and elevation in degrees.
         background: Grey level behind the Gaussians, in [0, 1].
         side_by_side: Start with all scenes beside each other instead of the first.
         controls: Show the bar with buttons, slider and numbers of Gaussians.
@@ -129,7 +116,7 @@ def splat_viewer(
     settings = {
         "scenes": [_describe(scene) for scene in scenes],
         "view": _start(view or View()),
-        "views": dict(views),
+        "views": NAMED_VIEWS,
         "background": background,
         "side_by_side": side_by_side,
         "fps": fps,
@@ -210,7 +197,7 @@ def _describe(scene: Scene) -> dict[str, Any]:
         }
         for frame in scene.frames
     ]
-    return {"name": scene.name, "labels": list(scene.labels), "frames": frames}
+    return {"name": scene.name, "frames": frames}
 
 
 def _start(view: View) -> dict[str, Any]:

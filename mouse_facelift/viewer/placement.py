@@ -3,18 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import Camera
+from ..geometry import Camera, direction
 
 Array = NDArray[np.float64]
 
 
 def viewpoint(target: Array, distance: float, azimuth_deg: float, elevation_deg: float) -> Array:
     """Where a camera stands that looks at `target` [3] from a side, Z up. [3]"""
-    azimuth, elevation = np.radians([azimuth_deg, elevation_deg])
-    flat = np.cos(elevation)
-    towards = np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
-    position: Array = target + distance * towards
-    return position
+    return np.asarray(target + distance * direction(*np.radians((azimuth_deg, elevation_deg))))
 
 
 def pane(camera: Camera, depth: float) -> tuple[Array, float, float, Array]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..gaussians import Gaussians
 from ..gaussians.similarity import transformed
-from ..geometry import Camera, Similarity
+from ..geometry import Camera, Similarity, similarity_scale
 from ..samples.format import Sample, read_sample
 from .contents import Moment
 
@@ -56,7 +56,10 @@ class Shown:
         if self.sample is None or matrix is None:
             return []
         cameras = [view.camera for view in self.sample.views]
-        return [camera.similarity(_similarity(matrix)) for camera in cameras] if self.in_mm else cameras
+        if not self.in_mm:
+            return cameras
+        to_mm = Similarity.from_world_from_model(matrix).inverse
+        return [camera.similarity(to_mm) for camera in cameras]
 
     def box(self) -> Array | None:
         """Edges of the box in which samples keep the animal. [12, 2, 3]"""
@@ -81,13 +84,13 @@ class Shown:
         if self.in_mm:
             return corner, np.eye(3), 1.0
         inverse = np.asarray(np.linalg.inv(matrix), float)
-        mm = 1 / _scale(matrix)
+        mm = 1 / similarity_scale(matrix)
         return inverse[:3, :3] @ corner + inverse[:3, 3], inverse[:3, :3] / mm, mm
 
     def place(self) -> tuple[Array, float]:
         """What to look at [3], and the length there of a model unit."""
         if self.in_mm and self.world_from_model is not None:
-            return self.world_from_model[:3, 3], _scale(self.world_from_model)
+            return self.world_from_model[:3, 3], similarity_scale(self.world_from_model)
         if self.gaussians is None or len(self.gaussians) == 0:
             return np.zeros(3), 1.0
         shares = torch.tensor([0.01, 0.99], dtype=torch.float64)
@@ -138,13 +141,3 @@ def _agreed(moment: Moment, matrix: Array | None, sample: Sample) -> Array | Non
             "sample that it came from. Give the samples that were reconstructed, or leave them out."
         )
     return matrix
-
-
-def _scale(matrix: Array) -> float:
-    return float(np.cbrt(np.linalg.det(matrix[:3, :3])))
-
-
-def _similarity(matrix: Array) -> Similarity:
-    scale = _scale(matrix)
-    Q = matrix[:3, :3] / scale
-    return Similarity(scale, Q, -Q.T @ matrix[:3, 3] / scale)

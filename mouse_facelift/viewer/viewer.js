@@ -23,14 +23,14 @@ class Viewer {
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
-  panel({ name, frames, labels }, data) {
+  panel({ name, frames }, data) {
     const cloud = new Cloud(this.painter.gl);
     const sorter = new Sorter((order) => {
       cloud.setOrder(order);
       this.redraw();
     });
     const held = frames.map((header, i) => ({ header, text: data[i] }));
-    return { name, labels, cloud, sorter, loaded: null, frames: held };
+    return { name, cloud, sorter, loaded: null, frames: held };
   }
 
   /** Puts scenes beside each other. */
@@ -163,11 +163,11 @@ function group(label, children) {
   return span;
 }
 
-function describe({ name, labels, frames }, number) {
+function describe({ name, frames }, number) {
   const { count, left_out: leftOut } = frames[number].header;
-  const label = labels[number] ?? (frames.length > 1 ? `frame ${number + 1} of ${frames.length}` : "");
+  const time = frames.length > 1 ? `frame ${number + 1} of ${frames.length}` : "";
   const amount = leftOut ? `${count} of ${count + leftOut} Gaussians` : `${count} Gaussians`;
-  return [name, label, amount].filter(Boolean).join(", ");
+  return [name, time, amount].filter(Boolean).join(", ");
 }
 
 function decode(base64) {

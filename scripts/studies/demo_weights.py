@@ -35,7 +35,7 @@ from mouse_facelift.evaluation.summary import figures
 from mouse_facelift.files import write_text
 from mouse_facelift.pictures import write_png
 from mouse_facelift.samples.format import write_list
-from mouse_facelift.training.sampler import spread_evenly
+from mouse_facelift.spacing import spread_evenly
 
 STAGES = ("data", "evaluate")
 FIRST_SEED = 7000

@@ -52,7 +52,7 @@ from mouse_facelift.preprocess.config import PreprocessConfig
 from mouse_facelift.preprocess.run import run as preprocess
 from mouse_facelift.samples.datasets import SampleDataset, composite
 from mouse_facelift.samples.format import read_list, write_list
-from mouse_facelift.training.sampler import spread_evenly
+from mouse_facelift.spacing import spread_evenly
 
 SEED, TRUTH_EVERY = 777, 3
 """Every so many moments are seen by the new cameras too; of the held-out ones, these are measured."""

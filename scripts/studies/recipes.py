@@ -65,8 +65,8 @@ from mouse_facelift.pictures import write_png
 from mouse_facelift.preprocess.normalize import HALF_FIELD
 from mouse_facelift.samples.datasets import composite
 from mouse_facelift.samples.format import Sample, read_list, read_sample, write_list
+from mouse_facelift.spacing import spread_evenly
 from mouse_facelift.training.checkpoints import checkpoint_folder
-from mouse_facelift.training.sampler import spread_evenly
 
 PREPARED: dict[str, tuple[str, ...]] = {
     "lookat": (),

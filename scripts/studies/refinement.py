@@ -32,7 +32,7 @@ from mouse_facelift.inference.refine import refine
 from mouse_facelift.metrics import outline_in_one_color, psnr, silhouette_iou
 from mouse_facelift.samples.datasets import composite, load_sample
 from mouse_facelift.samples.format import read_sample
-from mouse_facelift.training.sampler import spread_evenly
+from mouse_facelift.spacing import spread_evenly
 
 BACKGROUND = 1.0
 

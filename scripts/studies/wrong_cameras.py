@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from mouse_facelift.demo.truth import alpha_iou
-from mouse_facelift.geometry import Camera, Similarity, transform_pixels
+from mouse_facelift.geometry import FACELIFT_DISTANCE, FACELIFT_FOCAL, Camera, Similarity, transform_pixels
 from mouse_facelift.geometry.cameras import Array
 from mouse_facelift.geometry.triangulation import triangulate_many
-from mouse_facelift.preprocess.normalize import REFERENCE_DISTANCE, REFERENCE_FOCAL, REFERENCE_SIZE
 from mouse_facelift.samples.format import Sample, read_rgba, read_sample, write_sample
 
 POINTS = 500
@@ -49,7 +48,7 @@ def overwrite_cameras(folder: Path, samples: Sequence[Sample]) -> list[Sample]:
     are aimed as before, and the world is scaled about the animal so that they are 2.7 away on average.
     """
     cameras = [view.camera for sample in samples for view in sample.views]
-    scale = REFERENCE_DISTANCE / float(np.mean([np.linalg.norm(camera.center) for camera in cameras]))
+    scale = FACELIFT_DISTANCE / float(np.mean([np.linalg.norm(camera.center) for camera in cameras]))
     return [_overwritten(folder / sample.folder.resolve().name, sample, scale) for sample in samples]
 
 
@@ -103,7 +102,7 @@ def _overwritten(folder: Path, sample: Sample, scale: float) -> Sample:
 
 
 def _fifty_degrees(camera: Camera, scale: float) -> Camera:
-    focal, middle = REFERENCE_FOCAL * camera.width / REFERENCE_SIZE, camera.width / 2
+    focal, middle = FACELIFT_FOCAL * camera.width, camera.width / 2
     K = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
     scaled = camera.similarity(Similarity(scale, np.eye(3), np.zeros(3)))
     return Camera(K, scaled.w2c, camera.width, camera.height)

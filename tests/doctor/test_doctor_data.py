@@ -325,6 +325,20 @@ def test_figures_beyond_their_limits(place: Path) -> None:
     )
 
 
+def test_samples_of_one_data_set_do_not_count_for_another(place: Path, tmp_path: Path) -> None:
+    """Both have a sample_000001, and only one of them is listed."""
+    other = tmp_path / "other"
+    write(other / "sample_000001")
+    for each in (place, other):
+        write_quality(each, "touches the border")
+    write_list(place / "data_train.txt", [place / "sample_000000", other / "sample_000001"])
+    write_list(place / "data_val.txt", [place / "sample_000003"])
+    found = list(quality.check_quality(open_data(place, DoctorConfig(data=place))))
+    assert [finding.level for finding in found] == ["ok", "warning"]
+    assert found[0].found.startswith("4 views in")
+    assert found[1].found == "1 figures of 2 views beyond a limit: sample_000001: touches the border"
+
+
 def test_figures_of_other_samples(place: Path) -> None:
     write_quality(place)
     write_list(place / "data_train.txt", [place / "sample_000003"])

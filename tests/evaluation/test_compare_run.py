@@ -108,6 +108,7 @@ def test_more_pictures_are_made_for_a_finished_comparison(comparing):
     one.unlink()
     compare.run(comparing())
     assert one.is_file(), "a killed run may have left some"
+    assert not list(output.glob("evaluation/.work/*/pictures")), "those that mfl evaluate shows are not made"
 
 
 def test_the_folder_of_another_command_is_refused(comparing, tmp_path):

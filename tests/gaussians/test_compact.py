@@ -102,6 +102,18 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             CompactSequence(tmp_path / f"{name}.npz")
 
 
+@pytest.mark.parametrize("index", ["{", '{"format": "another"}', '{"frame_index": 3}'])
+def test_a_file_with_a_garbled_index_is_closed(tmp_path: Path, index: str) -> None:
+    with zipfile.ZipFile(tmp_path / "all.npz", "w") as archive:
+        archive.writestr("index.json", index)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    # The error, with its frames and what they hold, lives on.
+    with pytest.raises(DataError) as kept:
+        CompactSequence(tmp_path / "all.npz")
+    assert "all.npz" in str(kept.value)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_damaged_moment_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "all.npz", scene(100), scene(100))
     content = bytearray(path.read_bytes())

@@ -148,8 +148,9 @@ def test_turntable_cameras(shared: Path) -> None:
     assert names
     for name in names:
         case = facts[name]
+        focal = 0.5 / np.tan(np.radians(case["hfov"]) / 2)
         cameras = turntable_cameras(
-            case["num_views"], case["resolution"], case["elevation"], case["radius"], case["hfov"]
+            case["num_views"], case["resolution"], case["elevation"], case["radius"], focal
         )
         c2w = np.stack([camera.c2w for camera in cameras])
         np.testing.assert_allclose(c2w, published[f"{name}_c2w"], atol=1e-6)

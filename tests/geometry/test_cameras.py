@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from strategies import cameras, points, rotation, similarities, vectors
 
 from mouse_facelift.errors import CalibrationError
-from mouse_facelift.geometry import Camera, look_at_rotation, transform_pixels
+from mouse_facelift.geometry import (
+    Camera,
+    Similarity,
+    direction,
+    look_at_rotation,
+    similarity_scale,
+    transform_pixels,
+)
 
 PIXELS = 1e-6
 
@@ -82,6 +89,21 @@ def test_similarity_matrices_are_inverse(change, X):
     np.testing.assert_allclose(change.world_from_model @ change.model_from_world, np.eye(4), atol=1e-9)
     homogeneous = np.concatenate([X, np.ones((len(X), 1))], axis=1)
     np.testing.assert_allclose((homogeneous @ change.model_from_world.T)[:, :3], change.apply(X), atol=1e-9)
+
+
+@given(similarities(), points())
+def test_similarity_comes_back_from_its_matrix_and_has_a_way_back(change, X):
+    again = Similarity.from_world_from_model(change.world_from_model)
+    np.testing.assert_allclose(again.apply(X), change.apply(X), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(change.inverse.apply(change.apply(X)), X, rtol=1e-9, atol=1e-9)
+    assert similarity_scale(change.world_from_model) == pytest.approx(1 / change.scale)
+
+
+def test_directions_turn_counter_clockwise_and_rise():
+    sides = direction(np.radians([0, 90, 270]), 0.0)
+    np.testing.assert_allclose(sides, [(1, 0, 0), (0, 1, 0), (0, -1, 0)], atol=1e-15)
+    np.testing.assert_allclose(direction(1.0, np.radians(90)), (0, 0, 1), atol=1e-15)
+    np.testing.assert_allclose(direction(0.0, np.radians(-30)), (0.75**0.5, 0, -0.5))
 
 
 @given(cameras(), points(), st.integers(50, 2000), st.integers(50, 2000))

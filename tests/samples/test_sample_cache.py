@@ -163,11 +163,12 @@ from mouse_facelift.samples.keys import PictureKeys
 cache.SHARD_SAMPLES = 1
 decode = cache.load_pictures
 cache.load_pictures = lambda *given: time.sleep(0.05) or decode(*given)
+cache.worker_count = lambda asked: 1
 folder = Path(sys.argv[1])
 data = SampleDataset.from_list(folder / "list.txt", int(sys.argv[2]))
 made = cache.SampleCache(data, PictureKeys(data.samples, folder / "memo.json").keys, folder / "cache")
 print("begin", flush=True)
-made.build(threads=1)
+made.build()
 """
 
 

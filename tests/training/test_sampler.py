@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mouse_facelift.training.sampler import BLOCK, StepSampler, spread_evenly, step_generator
+from mouse_facelift.training.sampler import BLOCK, StepSampler, step_generator
 
 
 @given(
@@ -70,12 +70,6 @@ def test_generators_differ_by_step_micro_step_and_rank() -> None:
     assert len(draws) == 4
     again = torch.rand((), generator=step_generator(7, 1, 0, 0))
     assert float(again) in draws
-
-
-def test_spread_indices_are_even_and_never_more_than_there_are() -> None:
-    assert spread_evenly(6, 4) == [0, 1, 3, 4]
-    assert spread_evenly(6, 3) == [0, 2, 4]
-    assert spread_evenly(3, 5) == [0, 1, 2]
 
 
 parts_of = st.lists(st.tuples(st.integers(1, 9), st.floats(0.05, 1)), min_size=2, max_size=4)

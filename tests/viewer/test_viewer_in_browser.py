@@ -182,7 +182,7 @@ def test_low_view_keeps_half_of_its_height_for_the_picture(tmp_path: Path) -> No
 def test_names_are_text_and_no_markup_in_the_browser(tmp_path: Path) -> None:
     page = tmp_path / "view.html"
     name = "</script><img src=x>&amp;"
-    scenes = [Scene(name, [pack(balls())] * 2, [name, name]), Scene("b", [pack(balls())])]
+    scenes = [Scene(name, [pack(balls())] * 2), Scene("b", [pack(balls())])]
     write_viewer(page, scenes, f"</title>{name}", side_by_side=True)
     count = "document.querySelectorAll('img').length"
     act(page, f"document.title = [{count}, document.querySelector('button').textContent.length];")

@@ -11,6 +11,7 @@ import numpy as np
 from ...pages.document import Level, facts, html_table, section, verdict, write_page
 from ...pages.markup import Markup, join, shown, tag
 from ...pages.plots import Interval, Series, interval_chart, line_chart, stacked_bars
+from ...words import several
 from ..decision import FEWEST_FRAMES, Contrast, mapping_of
 from ..error_split import PARTS
 from ..gaps import COMMON, FIGURES, Figure, Gap
@@ -443,4 +444,4 @@ def _parts(scores: Sequence[Score]) -> list[float]:
 def _places(scores: Mapping[str, Sequence[Score]]) -> str:
     places = {score.place for each in scores.values() for score in each}
     frames = len({sample for sample, _ in places})
-    return f"{len(places)} places, {frames} {'frame' if frames == 1 else 'frames'}"
+    return f"{len(places)} places, {several(frames, 'frame')}"

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...pages.document import Level
 from ...pages.markup import shown
+from ...words import several
 from .contents import Report
 from .figures import FIGURES, Table, level
 
@@ -106,7 +107,7 @@ def _dropped(report: Report) -> Iterator[Finding]:
     name: Level = "look" if count > MANY_DROPPED * chosen else "good"
     yield Finding(
         name,
-        f"{count} of {_plural(chosen, 'chosen frame')} failed; {replaced} replaced by a later one.",
+        f"{count} of {several(chosen, 'chosen frame')} failed; {replaced} replaced by a later one.",
     )
 
 
@@ -142,7 +143,7 @@ def lag_text(entry: Mapping[str, Any]) -> str:
         return "cannot be told: too little motion"
     if best == 0:
         return "is in step"
-    size = _plural(abs(best), "frame")
+    size = several(abs(best), "frame")
     if best > 0:
         return f"runs {size} late: add {best} to its place in input.frame_offsets"
     return f"runs {size} early: add {-best} to the other cameras' places in input.frame_offsets"
@@ -195,8 +196,4 @@ def _sentence(note: str) -> str:
 
 
 def _of(count: int, total: int) -> str:
-    return f"{count} of {_plural(total, 'sample')} {'is' if count == 1 else 'are'}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count} of {several(total, 'sample')} {'is' if count == 1 else 'are'}"

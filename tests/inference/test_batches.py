@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from mouse_facelift.errors import DataError
-from mouse_facelift.inference.pipeline import batches
+from mouse_facelift.inference.run import batches
 
 
 def test_batches_before_an_error_come_before_it() -> None:
