@@ -46,8 +46,7 @@ def stranger(shipped: DemoWeights, tmp_path_factory: pytest.TempPathFactory) -> 
 def measure(shipped: DemoWeights, stranger: list[Path]) -> Callable[..., dict[str, float]]:
     """Direct with the rig's six views, as a training measures it; what is reconstructed may be spoiled."""
     model, data = load_gslrm(shipped.gslrm).eval(), SampleDataset(stranger, 128)
-    shown, others = range(6), range(6, 8)
-    split = ViewSplit((), tuple(shown), tuple(others))
+    split = ViewSplit((), tuple(range(6)), (6, 7))
 
     def scores(spoil: Callable[[Gaussians], Gaussians] = lambda gaussians: gaussians) -> dict[str, float]:
         found = []
@@ -103,7 +102,9 @@ def test_one_view_gives_six_of_the_animal(shipped: DemoWeights, stranger: list[P
         cameras=CameraBatch(item["K"][None, :6], item["w2c"][None, :6]),
     )[0]
     found = generated_scores(made, real, rgba[:, 3:])
-    noise = generated_scores(torch.rand(made.shape), real, rgba[:, 3:])
+    noise = generated_scores(
+        torch.rand(made.shape, generator=torch.Generator().manual_seed(1)), real, rgba[:, 3:]
+    )
     # Measured: 24.0 dB and IoU 0.91 for the view that was given, IoU 0.61 and 17.7 dB of the others.
     assert found["psnr_animal"][0] > 22 and found["iou"][0] > 0.85
     assert found["iou"][1:].mean() > 0.54 > 5 * noise["iou"].mean() and found["iou"].min() > 0.42
