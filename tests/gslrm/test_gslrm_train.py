@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coloured_balls import SIZE, ball, write_balls
 from interrupted_runs import compare_interrupted
 from PIL import Image
 from torch import Tensor
@@ -19,7 +20,6 @@ from torch import Tensor
 from mouse_facelift.config import load_config
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError
 from mouse_facelift.geometry import Camera
-from mouse_facelift.geometry.rays import pixel_rays
 from mouse_facelift.gslrm import GSLRM, GSLRMConfig, TrainGSLRMConfig, load_gslrm, save_gslrm
 from mouse_facelift.gslrm import train as gslrm_train
 from mouse_facelift.gslrm.config import AugmentConfig
@@ -32,37 +32,13 @@ from mouse_facelift.training.checkpoints import list_checkpoints
 from mouse_facelift.training.lock import locked
 from mouse_facelift.training.logging import read_log
 
-SIZE, VIEWS = 32, 5
+VIEWS = 5
 SIZES = {"width": 64, "head_width": 32, "layers": 2, "scale_bias": -3.5}
-
-
-def ball(camera: Camera, radius: float) -> np.ndarray:
-    """RGBA of a ball at the origin, coloured by its normal. [H, W, 4]"""
-    K, w2c = (torch.tensor(matrix)[None, None] for matrix in (camera.K, camera.w2c))
-    origins, directions = (rays[0, 0] for rays in pixel_rays(K, w2c, camera.height, camera.width))
-    along = (origins * directions).sum(0)
-    discriminant = along**2 - (origins**2).sum(0) + radius**2
-    hit = discriminant > 0
-    normals = (origins + (-along - discriminant.clamp_min(0).sqrt()) * directions) / radius
-    rgba = torch.cat([torch.where(hit, 0.5 + 0.5 * normals, 1.0), hit[None].to(normals)])
-    return (rgba.permute(1, 2, 0) * 255).round().byte().numpy()
 
 
 @pytest.fixture(scope="module")
 def sample_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("samples")
-    names = []
-    for number, radius in enumerate((0.45, 0.6, 0.75)):
-        cameras = [
-            Camera.look_at((2.7 * np.cos(a), 2.7 * np.sin(a), 0.5), (0, 0, 0), 1.07 * SIZE, SIZE)
-            for a in np.linspace(0, 2 * np.pi, VIEWS, endpoint=False)
-        ]
-        pictures = [ball(camera, radius) for camera in cameras]
-        name = folder / f"ball_{number}"
-        write_sample(name, pictures, cameras, range(VIEWS))
-        names.append(name)
-    write_list(folder / "list.txt", names)
-    return folder / "list.txt"
+    return write_balls(tmp_path_factory.mktemp("samples"), VIEWS)
 
 
 @pytest.fixture
