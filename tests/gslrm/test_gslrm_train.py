@@ -2,25 +2,24 @@
 
 import json
 import logging
-import os
 import re
 import shutil
-import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from coloured_balls import SIZE, ball, write_balls
+from interrupted_runs import compare_interrupted
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mouse_facelift.config import load_config
 from mouse_facelift.errors import CheckpointError, ConfigError, DataError
 from mouse_facelift.geometry import Camera
-from mouse_facelift.geometry.rays import pixel_rays
 from mouse_facelift.gslrm import GSLRM, GSLRMConfig, TrainGSLRMConfig, load_gslrm, save_gslrm
 from mouse_facelift.gslrm import train as gslrm_train
 from mouse_facelift.gslrm.config import AugmentConfig
@@ -29,42 +28,18 @@ from mouse_facelift.samples.datasets import SampleDataset, as_floats
 from mouse_facelift.samples.format import read_list, write_list, write_sample
 from mouse_facelift.samples.mixture import Mixture
 from mouse_facelift.samples.training_data import TrainingData
-from mouse_facelift.training.checkpoints import checkpoint_folder, list_checkpoints
+from mouse_facelift.training.checkpoints import list_checkpoints
 from mouse_facelift.training.data import open_samples
 from mouse_facelift.training.lock import locked
 from mouse_facelift.training.logging import read_log
 
-SIZE, VIEWS = 32, 5
+VIEWS = 5
 SIZES = {"width": 64, "head_width": 32, "layers": 2, "scale_bias": -3.5}
-
-
-def ball(camera: Camera, radius: float) -> np.ndarray:
-    """RGBA of a ball at the origin, coloured by its normal. [H, W, 4]"""
-    K, w2c = (torch.tensor(matrix)[None, None] for matrix in (camera.K, camera.w2c))
-    origins, directions = (rays[0, 0] for rays in pixel_rays(K, w2c, camera.height, camera.width))
-    along = (origins * directions).sum(0)
-    discriminant = along**2 - (origins**2).sum(0) + radius**2
-    hit = discriminant > 0
-    normals = (origins + (-along - discriminant.clamp_min(0).sqrt()) * directions) / radius
-    rgba = torch.cat([torch.where(hit, 0.5 + 0.5 * normals, 1.0), hit[None].to(normals)])
-    return (rgba.permute(1, 2, 0) * 255).round().byte().numpy()
 
 
 @pytest.fixture(scope="module")
 def sample_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("samples")
-    names = []
-    for number, radius in enumerate((0.45, 0.6, 0.75)):
-        cameras = [
-            Camera.look_at((2.7 * np.cos(a), 2.7 * np.sin(a), 0.5), (0, 0, 0), 1.07 * SIZE, SIZE)
-            for a in np.linspace(0, 2 * np.pi, VIEWS, endpoint=False)
-        ]
-        pictures = [ball(camera, radius) for camera in cameras]
-        name = folder / f"ball_{number}"
-        write_sample(name, pictures, cameras, range(VIEWS))
-        names.append(name)
-    write_list(folder / "list.txt", names)
-    return folder / "list.txt"
+    return write_balls(tmp_path_factory.mktemp("samples"), VIEWS)
 
 
 @pytest.fixture
@@ -357,7 +332,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("parts", VARIANTS)
 def test_interrupted_run_ends_with_the_very_weights_of_an_undisturbed_one(
-    parts: str, settings: list[str], start: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    parts: str, settings: list[str], start: Path, tmp_path: Path
 ) -> None:
     more = [
         "training={steps: 4, batch_size: 1, gradient_accumulation: 2, ema_decay: 0.9, workers: 0}",
@@ -367,52 +342,29 @@ def test_interrupted_run_ends_with_the_very_weights_of_an_undisturbed_one(
         f"start.weights={start}",
     ]
 
-    seen: dict[str, list[str]] = {"whole": [], "parts": []}
-    loss = GSLRMTask.loss
+    def train(output: Path) -> Path:
+        return gslrm_train.run(load_config(TrainGSLRMConfig, None, [*settings, *more, f"output={output}"]))
 
-    def run(name: str, interrupt_at: int = -1) -> Path:
-        def watched(task: GSLRMTask, module: Any, batch: dict[str, Any], generator: Any) -> dict[str, Tensor]:
-            seen[name].extend(batch["id"])
-            if len(seen[name]) == interrupt_at:
-                os.kill(os.getpid(), signal.SIGINT)
-            return loss(task, module, batch, generator)
-
-        config = load_config(TrainGSLRMConfig, None, [*settings, *more, f"output={tmp_path / name}"])
-        monkeypatch.setattr(GSLRMTask, "loss", watched)
-        return gslrm_train.run(config)
-
-    whole = run("whole")
-    with pytest.raises(KeyboardInterrupt):
-        run("parts", interrupt_at=3)
-    assert len(seen["parts"]) == 4 and checkpoint_folder(tmp_path / "parts", 2).is_dir()
-    resumed = run("parts")
-    assert seen["parts"] == seen["whole"] and len(seen["whole"]) == 8
-
-    def tensors(folder: Path, name: str) -> dict[str, Tensor]:
-        file = checkpoint_folder(folder, 4) / name
-        if file.with_suffix(".safetensors").is_file():
-            return load_file(file.with_suffix(".safetensors"))
-        state = torch.load(file.with_suffix(".pt"), weights_only=True)["optimizer"]["state"]
-        return {f"{number}.{key}": value for number, each in state.items() for key, value in each.items()}
-
-    for name in ("weights/gslrm", "state/model", "state/ema", "state/optimizer"):
-        one, other = tensors(whole, name), tensors(resumed, name)
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in one), name
-    exported, beginning = load_gslrm(resumed).state_dict(), load_gslrm(start).state_dict()
-    assert exported.keys() == tensors(whole, "weights/gslrm").keys() == beginning.keys()
+    whole, found = compare_interrupted(GSLRMTask, train, tmp_path, interrupt_at=3)
+    exported, beginning = load_gslrm(whole).state_dict(), load_gslrm(start).state_dict()
+    assert exported.keys() == names(found, "weights/gslrm") == beginning.keys()
     changed = {key for key in exported if not torch.equal(exported[key], beginning[key])}
     heads = {key for key in exported if key.startswith(("gaussian_upsampler", "pixel_gaussian_decoder"))}
-    stored = tensors(whole, "state/model").keys()
+    stored = names(found, "state/model")
     if parts == "all":
-        assert changed == set(exported) == set(stored)
+        assert changed == set(exported) == stored
     elif parts == "last_blocks":
-        assert changed == set(stored) == heads | {key for key in exported if "transformer_layers.1." in key}
+        assert changed == stored == heads | {key for key in exported if "transformer_layers.1." in key}
     else:
         assert stored - heads == {key for key in stored if ".lora_" in key}
         assert changed - heads == {
             key for key in exported if re.search(r"transformer_layers.*(to_qkv|fc|mlp)", key)
         }
+
+
+def names(found: Mapping[str, Tensor], file: str) -> set[str]:
+    """Of the tensors in one file of a checkpoint."""
+    return {name.removeprefix(f"{file}:") for name in found if name.startswith(f"{file}:")}
 
 
 def test_resume_refuses_other_frozen_weights(settings: list[str], start: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted_runs import compare_interrupted
 from pydantic import ValidationError as WrongConfig
 from safetensors.torch import load_file
 
@@ -45,15 +46,30 @@ def test_run_writes_checkpoints_that_inference_loads(train_config: MakeConfig) -
     )
 
 
-def test_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
-    train_config: MakeConfig, tmp_path: Path
+@pytest.mark.parametrize("cached", [False, True], ids=["pictures", "cached latents"])
+def test_interrupted_run_ends_with_the_very_weights_of_an_undisturbed_one(
+    train_config: MakeConfig, tmp_path: Path, cached: bool
 ) -> None:
-    whole = run(train_config(output=tmp_path / "whole"))
-    run(train_config(output=tmp_path / "parts", training={"steps": 2}))
-    parts = run(train_config(output=tmp_path / "parts"))
-    name = "checkpoints/step_00000004/weights/unet/diffusion_pytorch_model.safetensors"
-    first, second = load_file(whole / name), load_file(parts / name)
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    settings: dict = {
+        "data": {"reference_view": "random", "views_per_object": 3, "background": "three_choices"},
+        "diffusion": {"learned_prompts": True},
+        "augment": {"brightness": 0.1},
+        "training": {"batch_size": 1, "gradient_accumulation": 2, "ema_decay": 0.9, "checkpoint_every": 100},
+        "cache": {"latents": cached},
+    }
+
+    def train(output: Path) -> Path:
+        return run(train_config(**settings, output=output))
+
+    whole, found = compare_interrupted(MVDiffusionTask, train, tmp_path, interrupt_at=3)
+    raw, average = (
+        {name.partition(":")[2]: value for name, value in found.items() if name.startswith(f"state/{file}:")}
+        for file in ("model", "ema")
+    )
+    assert raw.keys() == average.keys() and "prompt_embeds" in raw
+    assert any(not torch.equal(raw[name], average[name]) for name in raw)
+    trained = sum(name.endswith(".exp_avg") for name in found)
+    assert trained == len(list(MVDiffusionPipeline.load(whole).denoiser.parameters()))
 
 
 def test_folder_in_which_another_process_trains_is_refused_before_anything_is_written_there(

@@ -1,5 +1,6 @@
 """Where training starts: published weights untouched, plain ones widened, earlier runs, the Hub."""
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -76,9 +77,14 @@ def test_facelift_weights_are_kept_to_the_bit_the_reference_half_included(
 @pytest.mark.parametrize("mode", ["facelift", "pose"])
 def test_published_layout_is_kept_to_the_bit(shared: Path, tmp_path: Path, mode: str) -> None:
     folder = shared / "fixtures" / "facelift" / "tiny_pipeline"
+    unet, vae, text = (
+        json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae", "text_encoder")
+    )
+    size = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    slots = replace(Slots.facelift(size), mode=mode)
     prompts = tmp_path / "clr_embeds.pt"
-    torch.save(torch.randn(6, 77, 24).half(), prompts)
-    slots = replace(Slots.facelift(64), mode=mode)
+    shape = len(slots), text["max_position_embeddings"], unet["cross_attention_dim"]
+    torch.save(torch.randn(shape).half(), prompts)
     pipeline = start(slots, kind="facelift", path=folder, prompt_embeds=prompts)
     assert_untouched(pipeline, folder / "unet" / WEIGHTS)
     assert pipeline.unet.conv_in.weight[:, 4:8].abs().max() > 0

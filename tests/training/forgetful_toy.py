@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mouse_facelift.config import Config
-from mouse_facelift.training.checkpoints import Checkpoint, list_checkpoints
+from mouse_facelift.training.checkpoints import list_checkpoints
 from mouse_facelift.training.config import OptimizerConfig, TrainingConfig
 from mouse_facelift.training.loop import fit, seed_everything
 
@@ -85,18 +85,3 @@ def train(
 
 def steps(run: Path) -> list[int]:
     return [checkpoint.step for checkpoint in list_checkpoints(run)]
-
-
-def tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, by file and name."""
-    found = {}
-    for name in ("weights/toy", "state/model", "state/ema"):
-        loaded = load_file(checkpoint.folder / f"{name}.safetensors")
-        found |= {f"{name}:{key}": value for key, value in loaded.items()}
-    state = torch.load(checkpoint.state / "optimizer.pt", weights_only=True)
-    for index, moments in state["optimizer"]["state"].items():
-        found |= {f"optimizer:{index}.{key}": value for key, value in moments.items()}
-    generators = torch.load(checkpoint.state / "rng.pt", weights_only=True)["ranks"][0]
-    found["torch"], found["python"] = generators["torch"], generators["python"]["words"]
-    found["numpy"] = generators["numpy"]["keys"]
-    return found

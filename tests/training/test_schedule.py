@@ -60,7 +60,7 @@ def test_diffusion_rate_is_the_published_one_until_it_is_halved(diffusion: dict[
     config = MVDiffOptimizerConfig(lr=published[min(published)], warmup_steps=0)
     factor = lr_factor(config, total=max(published))
     compared = {update: rate for update, rate in published.items() if rate == config.lr}
-    assert max(compared) > 20_000
+    assert len(compared) > 1
     assert {update: config.lr * factor(update) for update in compared} == pytest.approx(compared)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forgetful_toy import Forgetful, steps, tensors, train
+from checkpoint_tensors import assert_same_end
+from forgetful_toy import Forgetful, steps, train
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from mouse_facelift.errors import CheckpointError
-from mouse_facelift.training.checkpoints import list_checkpoints
 from mouse_facelift.training.state import (
     TrainState,
     generator_state,
@@ -70,10 +70,7 @@ def test_interrupted_equals_undisturbed_with_dropout_and_every_generator(
     train(tmp_path / "parts", second, seed=99, **settings)
     assert steps(tmp_path / "parts") == [2, 4]
     assert first.seen + second.seen == whole.seen
-    expected, found = (tensors(list_checkpoints(tmp_path / name)[-1]) for name in ("whole", "parts"))
-    assert expected.keys() == found.keys()
-    for name in expected:
-        assert torch.equal(expected[name], found[name]), name
+    assert_same_end(tmp_path / "parts", tmp_path / "whole")
 
 
 def make_state(average: bool) -> TrainState:

@@ -156,4 +156,4 @@ def test_rule_with_its_options_is_the_published_one(shared: Path) -> None:
         for name, key in names.items():
             after = tensors[f"opt.{row['i']}.after.{name}"]
             torch.testing.assert_close(module[key].detach(), after, rtol=1e-6, atol=1e-6)
-    assert [row["kind"] for row in rule["rows"]].count("skip") == 1
+    assert "skip" in [row["kind"] for row in rule["rows"]]
