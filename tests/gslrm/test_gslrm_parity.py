@@ -4,7 +4,7 @@ Not built, since no published weights use it: `use_custom_plucker: false` with i
 `use_aug_plucker`, `hard_pixelalign: false`, `depth_preact_bias`, `add_refsrc_marker`, and a `clip_xyz` that
 acts (the published one never does, facelift_spec 1.3). Of the optimizer's state only the grouping exists
 here: runs of the published trainer are not resumed. The splitter's draws depend on the published code's
-generator; ours are tested in `test_variable_views`.
+generator; ours are tested in `test_variable_views`. What the data set returns: see `test_datasets_parity`.
 """
 
 import csv

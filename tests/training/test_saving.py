@@ -115,10 +115,10 @@ class Faults:
             *itertools.product(
                 [os], ["open", "fsync", "replace", "rename", "mkdir", "chmod", "unlink", "rmdir"]
             ),
-            (io, "open"),
             (shutil, "disk_usage"),
         ]:
             patch.setattr(module, name, self._before(name, getattr(module, name)))
+        patch.setattr(io, "open", self._half_written(self._before("open", io.open)))
         patch.setattr(state_module, "save_file", self._within("save_file", state_module.save_file))
         patch.setattr(torch, "save", self._within("torch.save", torch.save))
 
@@ -138,6 +138,25 @@ class Faults:
             if self.fails_now(name):
                 raise self.error()
             return function(*args, **kwargs)
+
+        return call
+
+    def _half_written(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Files that open, and take half of what is written to them."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            file = function(*args, **kwargs)
+            write = file.write
+
+            def half(content: Any) -> int:
+                if not self.fails_now("write"):
+                    return write(content)
+                write(content[: len(content) // 2])
+                file.flush()
+                raise self.error()
+
+            file.write = half
+            return file
 
         return call
 
@@ -163,6 +182,7 @@ def test_wherever_a_save_fails_a_valid_checkpoint_remains_and_a_later_save_succe
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     calls = attempt(tmp_path / "counted", -1, False)
     assert {"fsync", "open", "replace", "mkdir", "save_file", "torch.save"} <= set(calls) and len(calls) > 40
+    assert calls.count("write") == 2, "the manifest, and again with its validation"
     for number, name in enumerate(calls):
         attempt(tmp_path / f"{number}_{name}", number, stuck)
 
