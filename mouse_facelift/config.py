@@ -74,13 +74,20 @@ def each_once(camera_ids: list[int] | None) -> list[int] | None:
     return camera_ids
 
 
-def load_config(model: type[AnyConfig], path: Path | None, overrides: Sequence[str] = ()) -> AnyConfig:
+def load_config(
+    model: type[AnyConfig],
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    overridden_by: str = "command line",
+) -> AnyConfig:
     """Read a configuration.
 
     Args:
         model: The subcommand's configuration class.
         path: A YAML file, or None for defaults only. Paths inside it are relative to the working directory.
         overrides: `key.sub=value` strings; values are YAML.
+        overridden_by: Where the overrides come from, for messages.
 
     Raises:
         ConfigError: the file is missing or malformed, or a key or value is wrong.
@@ -91,7 +98,7 @@ def load_config(model: type[AnyConfig], path: Path | None, overrides: Sequence[s
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(model, error, path, given)) from None
+        raise ConfigError(_explain(model, error, path, given, overridden_by)) from None
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -199,9 +206,13 @@ def _apply_override(values: dict[str, Any], override: str, texts: Collection[str
 
 
 def _explain(
-    model: type[Config], error: ValidationError, path: Path | None, overrides: Collection[str]
+    model: type[Config],
+    error: ValidationError,
+    path: Path | None,
+    overrides: Collection[str],
+    overridden_by: str,
 ) -> str:
-    """What is wrong, a line each; `overrides` are the keys that the command line gave."""
+    """What is wrong, a line each; `overrides` are the keys that came from `overridden_by`."""
     known = [field.key for field in describe(model)]
     sections = {key.rpartition(".")[0] for key in known} - {""}
     lines = []
@@ -211,7 +222,7 @@ def _explain(
             f"{given}.".startswith(f"{key}.") or f"{key}.".startswith(f"{given}.") for given in overrides
         )
         missing = item["type"] == "missing"
-        where = "command line" if path is None or (told and not missing) else str(path)
+        where = overridden_by if path is None or (told and not missing) else str(path)
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.4)
             hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"

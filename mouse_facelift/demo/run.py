@@ -155,4 +155,5 @@ def _plan(config: DemoConfig, places: Places, settings: Settings) -> list[Stage]
 
 def _stage_config(config: DemoConfig, name: str, model: type[AnyConfig], paths: Sequence[str]) -> AnyConfig:
     folder = config.stages or find_configs() / "demo"
-    return load_config(model, folder / f"{name}.yaml", [*paths, *getattr(config, name)])
+    overrides = [*paths, *getattr(config, name)]
+    return load_config(model, folder / f"{name}.yaml", overrides, overridden_by=f"the demo's {name}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError, ConfigError
-from ..files import atomic_folder
+from ..files import atomic_folder, remove_leftovers
 from ..samples.datasets import EightBitSamples, SampleDataset
 from ..samples.format import read_list
 from ..samples.training_data import TrainingData
@@ -156,6 +156,7 @@ def _share_frozen(
     if state.is_main_process:
         if vae_data is not None and config.start.kind == "random":
             fit_random_vae(pipeline, vae_data, config.data.background, config.start, config.training.seed)
+        remove_leftovers(folder.parent, folder.name)
         with atomic_folder(folder) as temporary:
             write_frozen(temporary, pipeline.frozen)
     state.wait_for_everyone()

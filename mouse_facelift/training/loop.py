@@ -431,6 +431,7 @@ class Trainer:
         folder = self.output / "validation" / f"step_{self.step:08d}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder, ".*")
             with stop.at_once():
                 metrics = self.measure(module, folder)
             self._validation_due = False

@@ -133,7 +133,7 @@ def test_validation_before_is_the_training_s_own(folder: Path, settings: Setting
 
 def test_wrong_stage_setting_is_refused_before_anything_runs(tmp_path: Path, settings: Settings) -> None:
     config = settings(f"output={tmp_path / 'x'}", "train_gslrm=[optimizer.rl=3]")
-    with pytest.raises(ConfigError, match=r"train_gslrm\.yaml: unknown key 'optimizer\.rl'"):
+    with pytest.raises(ConfigError, match=r"the demo's train_gslrm: unknown key 'optimizer\.rl'"):
         run(config)
     assert not (tmp_path / "x").exists()
 

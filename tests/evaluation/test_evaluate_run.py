@@ -218,8 +218,9 @@ def test_dry_run_writes_nothing(config, tmp_path: Path) -> None:
 def test_wrong_settings_end_with_one_clear_message(
     settings: list[str], message: str, gslrm: Path, balls: Path, tmp_path: Path
 ) -> None:
-    usual = [f"gslrm={gslrm}", f"data={balls}", f"output={tmp_path / 'out'}", "device=cpu"]
-    result = CliRunner().invoke(app, ["evaluate", *usual, *settings])
+    usual = {"gslrm": gslrm, "data": balls, "output": tmp_path / "out", "device": "cpu"}
+    usual |= dict(setting.split("=") for setting in settings)
+    result = CliRunner().invoke(app, ["evaluate", *(f"{key}={value}" for key, value in usual.items())])
     assert result.exit_code == 2
     assert message in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()

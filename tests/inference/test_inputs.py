@@ -37,7 +37,7 @@ def test_what_a_killed_preprocess_left_is_no_sample(balls: Path) -> None:
 def test_two_samples_of_one_name_are_refused(write_ball: Callable[..., Path], tmp_path: Path) -> None:
     folders = [write_ball(tmp_path / day / "sample_000000", view_ids=[0]) for day in ("a", "b")]
     write_list(tmp_path / "data.txt", folders)
-    with pytest.raises(DataError, match="two samples called sample_000000"):
+    with pytest.raises(DataError, match="2 samples called sample_000000"):
         find_sources(tmp_path / "data.txt")
 
 

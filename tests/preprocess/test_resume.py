@@ -174,7 +174,7 @@ def test_shards_and_merge_give_the_same_tree(recording_folder, undisturbed, tmp_
 def test_what_a_killed_process_left_half_written_is_removed(recording_folder, undisturbed, tmp_path):
     output = tmp_path / "out"
     run(config(recording_folder, output), shard=Shard(1, 2))
-    for name in (".sample_000012.abc12_45", ".sample_000003.old.abcdefgh"):
+    for name in (".sample_000012.abc12_45", ".sample_000003.old.abcdefgh/sample_000003"):
         (output / name / "images").mkdir(parents=True)
         (output / name / "images/cam_000.png").write_bytes(b"half")
     (output / ".manifest.abcdefgh.json").write_bytes(b"{")

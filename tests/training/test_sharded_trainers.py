@@ -9,16 +9,15 @@ from tiny_trainers import GSLRM, MVDIFFUSION, write_samples
 from two_processes import losses, tensors_of
 
 TRAIN = """
-import functools
 import sys
 from pathlib import Path
 
 from mouse_facelift.config import load_config
 from mouse_facelift.{room}.config import {config}
 from mouse_facelift.{room}.train import run
-from mouse_facelift.training import loop
+from mouse_facelift.training import sharding
 
-loop.shard = functools.partial(loop.shard, unit=(1, 20_000))
+sharding.UNIT = (1, 20_000)
 folder = Path(sys.argv[1])
 for fsdp in ("false", "true"):
     for steps in (2, 4) if fsdp == "true" else (4,):

@@ -11,15 +11,14 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
 """The mean over four samples is added up in another order, and AdamW divides by what is nearly 0 at first."""
 
 RUNS = """
-import functools
 import sys
 from pathlib import Path
 
-from mouse_facelift.training import loop
+from mouse_facelift.training import sharding
 from two_processes import train
 
 # Small enough that the toy's blocks are gathered by themselves.
-loop.shard = functools.partial(loop.shard, unit=(1, 60))
+sharding.UNIT = (1, 60)
 folder, fsdp, keys = Path(sys.argv[1]), {fsdp}, {{"gradient_accumulation": 2, "keep_checkpoints": 9}}
 train(folder / "whole", steps=6, fsdp=fsdp, **keys)
 train(folder / "parts", steps=3, fsdp=fsdp, **keys)
