@@ -26,7 +26,12 @@ def preferred_attention(device: torch.device) -> Iterator[None]:
         yield
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def is_hopper(device: int) -> bool:
     """Or later."""
-    return torch.cuda.get_device_capability(device) >= (9, 0)
+    return _capability(device) >= (9, 0)
+
+
+@functools.cache
+def _capability(device: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)

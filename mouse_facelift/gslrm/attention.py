@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention_kernels import preferred_attention
-from .flash4 import attend, flash4_for
+from .flash4 import attend, suits_flash4
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scores are scaled by 1 / sqrt(D); all [B, H, L, D], as is the result."""
-    if kernel := flash4_for(q.device, q.dtype, *q.shape[2:]):
-        return attend(kernel, q, k, v)
+    if suits_flash4(q.device, q.dtype, *q.shape[2:]):
+        return attend(q, k, v)
     with preferred_attention(q.device):
         return F.scaled_dot_product_attention(q, k, v)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ from .update import Outcome, Pass, Updater, mean_terms
 
 log = logging.getLogger(__name__)
 
+GRACE_S = 3
+"""For another process to tell its error before this one ends."""
 EXPECTED = (MflError, OSError, RuntimeError)
 """Files that cannot be read, disks, memory, processes that were killed, and all that CUDA reports."""
 
@@ -339,6 +342,9 @@ class Trainer:
             MflError, OSError, RuntimeError: this one did.
         """
         self._ends_together = True
+        if self._failure is None:
+            # The first process to end has the others ended, so the one that knows what is wrong goes first.
+            time.sleep(GRACE_S)
         raise self._failure or DataError(f"another process {what}; its own message says more.")
 
     def _unsynchronized(self) -> contextlib.AbstractContextManager[None]:

@@ -15,7 +15,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,7 +30,7 @@ from mouse_facelift.gaussians import Gaussians, render
 from mouse_facelift.geometry import Camera
 from mouse_facelift.geometry.rays import CameraBatch
 from mouse_facelift.gslrm.config import GSLRMConfig
-from mouse_facelift.gslrm.flash4 import attend, flash4_for
+from mouse_facelift.gslrm.flash4 import attend, suits_flash4
 from mouse_facelift.gslrm.graphs import GraphedBlocks
 from mouse_facelift.gslrm.model import GSLRM
 from mouse_facelift.metrics import ssim_map
@@ -123,7 +122,7 @@ def coverages(bench: Bench) -> Sequence[float]:
 
 def published(bench: Bench) -> Iterator[Row]:
     """The baseline, with PyTorch's own attention also where FlashAttention-4 is installed."""
-    plain = mock.patch("mouse_facelift.gslrm.attention.flash4_for", return_value=None)
+    plain = mock.patch("mouse_facelift.gslrm.attention.suits_flash4", return_value=False)
     with plain, built(bench, PublishedDesign(configured(bench))) as model:
         yield from measure(bench, "forward, published design", model, forward, 1.0)
         yield from measure(bench, "training step, published design", model, training_step, 1.0)
@@ -229,8 +228,8 @@ def one_attention(bench: Bench) -> Iterator[Row]:
     shape = 1, config.width // config.head_width, tokens, config.head_width
     heads = [torch.randn(shape, device=bench.device, dtype=HALF, requires_grad=True) for _ in range(3)]
     ways: dict[str, Callable[..., Tensor]] = {"PyTorch": F.scaled_dot_product_attention}
-    if kernel := flash4_for(bench.device, HALF, tokens, config.head_width):
-        ways["FlashAttention-4"] = partial(attend, kernel)
+    if suits_flash4(bench.device, HALF, tokens, config.head_width):
+        ways["FlashAttention-4"] = attend
     for name, way in ways.items():
         for learn in (False, True):
 
