@@ -15,7 +15,7 @@ from ..geometry import Camera, Similarity
 from ..geometry.rays import CameraBatch, camera_tensors
 from ..mvdiffusion import MVDiffusionPipeline, Slots
 from ..mvdiffusion.config import SamplingConfig
-from ..mvdiffusion.fast import speed_up, speed_up_frozen
+from ..mvdiffusion.fast import speed_up, speed_up_vae
 from ..mvdiffusion.pose import check_view_count
 from ..mvdiffusion.slots import rig_order
 from ..samples.datasets import composite
@@ -78,7 +78,7 @@ class ViewMaker:
         self.pipeline = MVDiffusionPipeline.load(checkpoint, device, dtype)
         self.pipeline.denoiser = speed_up(self.pipeline.denoiser, compile=compile)
         if compile:
-            speed_up_frozen(self.pipeline.frozen)
+            speed_up_vae(self.pipeline.frozen.vae)
 
     @property
     def slots(self) -> Slots:
