@@ -1,7 +1,10 @@
 """From noise to latents in N steps, with diffusers' DDIM, DPM-Solver++ or UniPC."""
 
+import functools
+import json
 from typing import Any
 
+import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
@@ -18,8 +21,9 @@ class Solver:
     at the last timestep of training, go in even steps and end where the published DDIM ends. Their last step
     is of first order: extrapolating over its large change in log-SNR does harm.
 
-    Latents are moved in fp32. UniPC computes its coefficients where the latents are, so on a GPU it makes
-    Python wait some times a step; the others never do.
+    Latents are moved in fp32, and Python never waits for a GPU. diffusers' UniPC would have it wait
+    some times a step, computing coefficients where the latents are; but what it does is linear, so
+    `Combination` learns beforehand, on the CPU, of how much of what each step's latents are.
 
     Args:
         scheduler: Tells the noise schedule and stays as it is.
@@ -34,8 +38,8 @@ class Solver:
     """
 
     def __init__(self, scheduler: DDIMScheduler, sampling: SamplingConfig) -> None:
-        self._scheduler = _fresh(scheduler, sampling.solver)
-        self._scheduler.set_timesteps(sampling.steps)
+        self._scheduler = _fresh(scheduler, sampling.solver, sampling.steps)
+        self._combination = Combination(self._scheduler) if sampling.solver == "unipc" else None
         self._eta = sampling.eta if sampling.solver == "ddim" else None
         self.timesteps: Tensor = self._scheduler.timesteps
         self.needs_noise = bool(self._eta)
@@ -53,12 +57,14 @@ class Solver:
         Args:
             velocity: The model's v at `latents`. [B, V, 4, h, w]
             timestep: The next one of `timesteps`.
-            latents: [B, V, 4, h, w]
+            latents: What the last call returned, at first pure noise. [B, V, 4, h, w]
             noise: Standard normal, only with `needs_noise`. [B, V, 4, h, w]
 
         Returns:
             Latents at the next timestep, fp32. [B, V, 4, h, w]
         """
+        if self._combination is not None:
+            return self._combination.step(velocity.float(), latents.float())
         of_ddim = {} if self._eta is None else {"eta": self._eta, "variance_noise": noise}
         moved: Tensor = self._scheduler.step(
             velocity.float(), timestep, latents.float(), **of_ddim
@@ -66,8 +72,52 @@ class Solver:
         return moved
 
 
-def _fresh(scheduler: DDIMScheduler, solver: str) -> Any:
+class Combination:
+    """Steps of UniPC as sums of the first latents and all velocities so far.
+
+    Args:
+        scheduler: With its timesteps set.
+    """
+
+    def __init__(self, scheduler: UniPCMultistepScheduler) -> None:
+        config = json.dumps(dict(scheduler.config), sort_keys=True, default=list)
+        self._shares = _shares(config, len(scheduler.timesteps))
+        self._parts: list[Tensor] = []
+
+    def step(self, velocity: Tensor, latents: Tensor) -> Tensor:
+        """As `Solver.step`."""
+        if not self._parts:
+            self._parts.append(latents)
+        self._parts.append(velocity)
+        shares = self._shares[len(self._parts) - 2]
+        moved = self._parts[0] * shares[0]
+        for part, share in zip(self._parts[1:], shares[1:], strict=True):
+            moved.add_(part, alpha=share)
+        return moved
+
+
+@functools.lru_cache(maxsize=8)
+def _shares(config: str, steps: int) -> list[list[float]]:
+    """Of the first latents and of each velocity in the latents after each step: a row grows by one a step."""
+    scheduler = UniPCMultistepScheduler.from_config(json.loads(config))
+    scheduler.set_timesteps(steps)
+    parts = torch.eye(1 + steps, dtype=torch.float64)
+    latents, rows = parts[:1], []
+    for number, timestep in enumerate(scheduler.timesteps):
+        velocity = parts[number + 1 : number + 2]
+        latents = scheduler.step(velocity, timestep, latents).prev_sample
+        rows.append(latents[0, : number + 2].tolist())
+    return rows
+
+
+def _fresh(scheduler: DDIMScheduler, solver: str, steps: int) -> Any:
     """A scheduler of diffusers for one call."""
+    fresh = _of_kind(scheduler, solver)
+    fresh.set_timesteps(steps)
+    return fresh
+
+
+def _of_kind(scheduler: DDIMScheduler, solver: str) -> Any:
     if solver == "ddim":
         return DDIMScheduler.from_config(scheduler.config)
     choices = {

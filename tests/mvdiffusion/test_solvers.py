@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UniPCMultistepScheduler
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -123,6 +123,25 @@ def test_ddim_is_the_published_one_and_leaves_the_folders_scheduler_alone() -> N
         assert torch.equal(latents, expected)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10, 25])
+@pytest.mark.parametrize("schedule_end", [False, True])
+def test_unipc_is_that_of_diffusers(steps: int, schedule_end: bool) -> None:
+    scheduler = DDIMScheduler(**SCHEDULE, set_alpha_to_one=schedule_end)
+    solver = Solver(scheduler, config("unipc", steps))
+    reference = UniPCMultistepScheduler.from_config(
+        scheduler.config,
+        timestep_spacing="trailing",
+        final_sigmas_type="zero" if schedule_end else "sigma_min",
+    )
+    reference.set_timesteps(steps)
+    assert torch.equal(solver.timesteps, reference.timesteps)
+    expected = found = start(50)
+    for timestep in solver.timesteps:
+        expected = reference.step(mixture(expected, int(timestep)), timestep, expected).prev_sample
+        found = solver.step(mixture(found, int(timestep)), timestep, found, None)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("solver", ["ddim", "unipc", "dpmpp"])
 def test_a_batch_gives_what_its_members_give_alone(solver: str) -> None:
     latents = start(6).view(2, 3, 1)
@@ -151,7 +170,7 @@ class OnlyLatents(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp"])
+@pytest.mark.parametrize("solver", ["ddim", "unipc", "dpmpp"])
 def test_coefficients_are_not_computed_on_the_gpu(solver: str) -> None:
     found = Solver(SCHEDULER, SamplingConfig(solver=solver, steps=4))
     latents = torch.empty(1, 6, 4, 8, 8, device="meta")
