@@ -64,7 +64,7 @@ class Solver:
             Latents at the next timestep, fp32. [B, V, 4, h, w]
         """
         if self._combination is not None:
-            return self._combination.step(velocity.float(), latents.float())
+            return self._combination.step(velocity, latents)
         of_ddim = {} if self._eta is None else {"eta": self._eta, "variance_noise": noise}
         moved: Tensor = self._scheduler.step(
             velocity.float(), timestep, latents.float(), **of_ddim
@@ -86,9 +86,10 @@ class Combination:
 
     def step(self, velocity: Tensor, latents: Tensor) -> Tensor:
         """As `Solver.step`."""
+        # Copies: a CUDA graph's next replay would overwrite its last result.
         if not self._parts:
-            self._parts.append(latents)
-        self._parts.append(velocity)
+            self._parts.append(latents.to(torch.float32, copy=True))
+        self._parts.append(velocity.to(torch.float32, copy=True))
         shares = self._shares[len(self._parts) - 2]
         moved = self._parts[0] * shares[0]
         for part, share in zip(self._parts[1:], shares[1:], strict=True):

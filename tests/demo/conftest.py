@@ -1,4 +1,4 @@
-"""Stand-ins for the demo's trained weights: random, as small as it gets, written as the real ones are."""
+"""The demo's trained weights, and stand-ins: random, as small as it gets, written as the real ones are."""
 
 import importlib.util
 from dataclasses import replace
@@ -9,11 +9,13 @@ import pytest
 import torch
 from tiny_sizes import SIZES
 
+from mouse_facelift.demo.shipped import DemoWeights, find_demo_weights
 from mouse_facelift.gslrm import GSLRM, GSLRMConfig
 from mouse_facelift.mvdiffusion.factory import random_pipeline
 from mouse_facelift.mvdiffusion.slots import Slots
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_demo.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "train_demo.py"
 TINY = GSLRMConfig(
     patch_size=4,
     width=32,
@@ -47,3 +49,11 @@ def demo_weights(train_demo: ModuleType, tmp_path_factory: pytest.TempPathFactor
     pipeline = random_pipeline(SIZES, replace(Slots.facelift(32), mode="pose"), seed=0)
     train_demo.write_weights(folder, model, pipeline, train_demo.QUICK_HERD)
     return folder
+
+
+@pytest.fixture(scope="session")
+def shipped() -> DemoWeights:
+    """The weights that come with the repository."""
+    if not (ROOT / "checkpoints" / "demo").exists():
+        pytest.skip("checkpoints/demo is not in this checkout")
+    return find_demo_weights()

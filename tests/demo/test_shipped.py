@@ -15,14 +15,6 @@ from mouse_facelift.samples.training_data import TrainingData
 MOST_BYTES = 30e6
 
 
-@pytest.fixture(scope="module")
-def shipped() -> DemoWeights:
-    try:
-        return find_demo_weights()
-    except CheckpointError:
-        pytest.skip("checkpoints/demo is not in this checkout")
-
-
 def test_shipped_weights_are_small_and_hold_no_code(shipped: DemoWeights) -> None:
     files = [path for path in shipped.folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MOST_BYTES

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from mouse_facelift.demo.herd import Herd, _write_mouse
-from mouse_facelift.demo.shipped import DemoWeights, find_demo_weights
-from mouse_facelift.errors import CheckpointError
+from mouse_facelift.demo.shipped import DemoWeights
 from mouse_facelift.gaussians import Gaussians
 from mouse_facelift.gaussians.rendering import render
 from mouse_facelift.geometry.rays import CameraBatch
@@ -23,14 +22,6 @@ from mouse_facelift.mvdiffusion.pipeline import MVDiffusionPipeline
 from mouse_facelift.mvdiffusion.validation import view_scores as generated_scores
 from mouse_facelift.samples.datasets import SampleDataset, composite
 from mouse_facelift.samples.format import read_list
-
-
-@pytest.fixture(scope="module")
-def shipped() -> DemoWeights:
-    try:
-        return find_demo_weights()
-    except CheckpointError:
-        pytest.skip("checkpoints/demo is not in this checkout")
 
 
 @pytest.fixture(scope="module")

@@ -142,6 +142,16 @@ def test_unipc_is_that_of_diffusers(steps: int, schedule_end: bool) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("solver", ["unipc", "dpmpp"])
+def test_a_model_may_answer_in_the_same_memory_every_time(solver: str) -> None:
+    found, latents = Solver(SCHEDULER, config(solver, 6)), start(20)
+    expected = solve(mixture, config(solver, 6), latents.clone())
+    buffer = torch.empty_like(latents)
+    for timestep in found.timesteps:
+        latents = found.step(buffer.copy_(mixture(latents, int(timestep))), timestep, latents, None)
+    assert torch.equal(latents, expected)
+
+
 @pytest.mark.parametrize("solver", ["ddim", "unipc", "dpmpp"])
 def test_a_batch_gives_what_its_members_give_alone(solver: str) -> None:
     latents = start(6).view(2, 3, 1)
